@@ -1,0 +1,28 @@
+# The commands of the repository; `make help` lists them. PRESET is release, debug or asan-ubsan.
+PRESET ?= release
+BUILD := build/$(PRESET)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo check docs format
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install what Helix builds and tests with (Debian 12)
+	@scripts/setup.sh
+
+build: setup ## set up and build (PRESET=release|debug|asan-ubsan)
+	@cmake --preset $(PRESET) --log-level=WARNING
+	@cmake --build --preset $(PRESET)
+
+demo: build ## compile a small Llama for four ranks, decode, compare with ONNX Runtime
+	@build/venv/bin/python examples/demo.py --bin $(BUILD)/bin
+
+check: build ## set up, build, pass every test (PRESET=release|debug|asan-ubsan)
+	@scripts/check.sh $(BUILD)
+
+docs: build ## regenerate the reference pages of dialects and passes in docs/reference
+	@cmake --build --preset $(PRESET) --target helix-docs
+
+format: ## format the sources
+	@git ls-files '*.cpp' '*.h' | xargs clang-format-22 -i

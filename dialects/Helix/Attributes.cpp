@@ -1,0 +1,119 @@
+//===- Attributes.cpp - Mesh, sharding, slices, entries --------------------===//
+#include "dialects/Helix/Helix.h"
+
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace helix;
+
+#define GET_ATTRDEF_CLASSES
+#include "dialects/Helix/HelixAttrs.cpp.inc"
+
+void HelixDialect::registerAttributes() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "dialects/Helix/HelixAttrs.cpp.inc"
+      >();
+}
+
+View helix::viewOf(Axis axis) {
+  switch (axis) {
+  case Axis::N:
+    return View::Flat;
+  case Axis::Tpa:
+  case Axis::Kvp:
+    return View::Attn;
+  case Axis::Ep:
+  case Axis::Tpf:
+    return View::Ffn;
+  }
+  llvm_unreachable("an axis has a view");
+}
+
+int64_t MeshAttr::size(Axis axis) const {
+  switch (axis) {
+  case Axis::N:
+    return ranks();
+  case Axis::Tpa:
+    return getTpa();
+  case Axis::Kvp:
+    return getKvp();
+  case Axis::Ep:
+    return getEp();
+  case Axis::Tpf:
+    return getTpf();
+  }
+  llvm_unreachable("an axis has a size");
+}
+
+int64_t MeshAttr::coordinate(Axis axis, int64_t rank) const {
+  switch (axis) {
+  case Axis::N:
+    return rank;
+  case Axis::Tpa:
+    return rank / getKvp();
+  case Axis::Kvp:
+    return rank % getKvp();
+  case Axis::Ep:
+    return rank / getTpf();
+  case Axis::Tpf:
+    return rank % getTpf();
+  }
+  llvm_unreachable("an axis has coordinates");
+}
+
+LogicalResult MeshAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t tpa, int64_t kvp, int64_t ep,
+                               int64_t tpf) {
+  // Small enough that no product of sizes overflows.
+  for (int64_t size : {tpa, kvp, ep, tpf})
+    if (size < 1 || size > (1 << 20))
+      return emitError() << "a mesh axis has from 1 to 2^20 ranks, but one has " << size;
+  if (tpa * kvp != ep * tpf)
+    return emitError() << "tpa * kvp = " << tpa * kvp << " and ep * tpf = " << ep * tpf
+                       << " must be the same number of ranks";
+  return success();
+}
+
+LogicalResult ShardingAttr::verify(function_ref<InFlightDiagnostic()> emitError, View view, ArrayAttr dims) {
+  llvm::SmallDenseSet<Axis> seen;
+  for (Attribute dim : dims) {
+    auto list = dyn_cast<ArrayAttr>(dim);
+    if (!list)
+      return emitError() << "a sharding has a list of axes per dimension, but one is " << dim;
+    for (Attribute name : list) {
+      auto text = dyn_cast<StringAttr>(name);
+      std::optional<Axis> axis = text ? symbolizeAxis(text.getValue()) : std::nullopt;
+      if (!axis)
+        return emitError() << "unknown axis " << name << "; the axes are n, tpa, kvp, ep and tpf";
+      if (viewOf(*axis) != view)
+        return emitError() << "axis " << name << " is not of view " << stringifyView(view);
+      if (!seen.insert(*axis).second)
+        return emitError() << "axis " << name << " splits two dimensions";
+    }
+  }
+  return success();
+}
+
+bool ShardingAttr::isReplicated() const {
+  return llvm::all_of(getDims(), [](Attribute dim) { return cast<ArrayAttr>(dim).empty(); });
+}
+
+SmallVector<Axis> ShardingAttr::axes(unsigned dim) const {
+  return llvm::map_to_vector(cast<ArrayAttr>(getDims()[dim]),
+                             [](Attribute name) { return *symbolizeAxis(cast<StringAttr>(name).getValue()); });
+}
+
+LogicalResult SplitAttr::verify(function_ref<InFlightDiagnostic()> emitError, Axis axis, int64_t chunk) {
+  if (chunk < 1)
+    return emitError() << "a split's chunk must be at least 1, but is " << chunk;
+  return success();
+}
+
+LogicalResult EntryAttr::verify(function_ref<InFlightDiagnostic()> emitError, EntryKind kind, int64_t batch,
+                                int64_t tokens, LogitRows logits) {
+  if (batch < 1 || tokens < 1)
+    return emitError() << "an entry has at least one slot and one token per slot, but this has batch " << batch
+                       << " and tokens " << tokens;
+  return success();
+}

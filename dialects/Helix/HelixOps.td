@@ -1,0 +1,251 @@
+//===- HelixOps.td - Ops of the helix dialect ------------------------------===//
+#ifndef HELIX_OPS_TD
+#define HELIX_OPS_TD
+
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+include "dialects/Helix/HelixAttrs.td"
+include "dialects/Helix/HelixTypes.td"
+
+class Helix_Op<string mnemonic, list<Trait> traits = []> : Op<Helix_Dialect, mnemonic, traits>;
+
+def Helix_Activations : RankedTensorOf<[F32]>;
+def Helix_WeightTensor : RankedTensorOf<[F32, F16, BF16]>;
+def Helix_TokenIds : TensorRankOf<[I64], [2]>;
+def Helix_Lengths : TensorRankOf<[I32], [1]>;
+def Helix_WholeOrSum : AnyTypeOf<[Helix_Activations, Helix_PartialType], "whole tensor or partial sum">;
+
+//===----------------------------------------------------------------------===//
+// Model level (and local at SPMD level)
+//===----------------------------------------------------------------------===//
+
+def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
+  let summary = "A weight by reference: bytes of a file, never a constant in the IR";
+  let description = [{
+    `length` bytes at `offset` of `file` (relative to the model's directory) hold a row-major tensor of type `stored`.
+    `window_offset` and `window_size` (one per dimension; the whole tensor if absent) pick the part that is this weight,
+    so that the parts of a packed weight need no copy. At SPMD level `slice` holds, per dimension, the splits that take
+    the rank's share of the window, counted from the window's start; what the local shape has beyond that share is
+    zero. An element type other than the stored one rounds to nearest even when the weight is loaded.
+
+    ```mlir
+    %w = helix.weight "k_proj" {file = "model.onnx.data", offset = 4096 : i64, length = 32768 : i64,
+                                stored = tensor<64x128xf32>, window_offset = array<i64: 0, 64>,
+                                window_size = array<i64: 64, 32>,
+                                slice = [[], [#helix.split<tpa, 16>]]} : tensor<64x16xf32>
+    ```
+  }];
+  let arguments = (ins StrAttr:$name, StrAttr:$file, ConfinedAttr<I64Attr, [IntNonNegative]>:$offset,
+                       ConfinedAttr<I64Attr, [IntNonNegative]>:$length, TypeAttrOf<Helix_WeightTensor>:$stored,
+                       OptionalAttr<DenseI64ArrayAttr>:$window_offset, OptionalAttr<DenseI64ArrayAttr>:$window_size,
+                       OptionalAttr<ArrayAttr>:$slice);
+  let results = (outs Helix_WeightTensor:$result);
+  let assemblyFormat = "$name attr-dict `:` type($result)";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// The stored tensor's type.
+    ::mlir::RankedTensorType storedType() { return ::llvm::cast<::mlir::RankedTensorType>(getStored()); }
+    /// Start of the window per dimension, zeros if the window is the whole tensor.
+    ::llvm::SmallVector<int64_t> windowOffset();
+    /// Size of the window per dimension.
+    ::llvm::SmallVector<int64_t> windowSize();
+    /// The splits of dimension `dim`, in order; none if the weight is whole along it.
+    ::llvm::SmallVector<::helix::SplitAttr> splits(unsigned dim);
+  }];
+}
+
+def Helix_EmbeddingOp : Helix_Op<"embedding", [Pure]> {
+  let summary = "Rows of a table by token id";
+  let description = [{
+    `ids` [batch, tokens] i64, `table` [vocabulary, hidden] → [batch, tokens, hidden] f32. At SPMD level the rank's
+    table holds the rows from `rank * local vocabulary` on, other ids give zero, and the result is a partial sum over n.
+  }];
+  let arguments = (ins Helix_TokenIds:$ids, TensorRankOf<[F32, F16, BF16], [2]>:$table);
+  let results = (outs Helix_WholeOrSum:$result);
+  let assemblyFormat = "$ids `,` $table attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+}
+
+def Helix_LinearOp : Helix_Op<"linear", [Pure]> {
+  let summary = "Product of the last dimension with a weight in ONNX order";
+  let description = [{
+    `x` [..., K] f32 times `weight` [K, N] → [..., N], accumulated in f32. A row shard of the weight gives a partial sum.
+
+    ```mlir
+    %y = helix.linear %x, %w : (tensor<1x1x64xf32>, tensor<64x32xf32>) -> tensor<1x1x32xf32>
+    ```
+  }];
+  let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32, F16, BF16], [2]>:$weight);
+  let results = (outs Helix_WholeOrSum:$result);
+  let assemblyFormat = "$x `,` $weight attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+}
+
+def Helix_RMSNormOp : Helix_Op<"rms_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x / sqrt(mean(x^2) + epsilon) * scale over the last dimension";
+  let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32], [1]>:$scale, F64Attr:$epsilon);
+  let results = (outs Helix_Activations:$result);
+  let assemblyFormat = "$x `,` $scale attr-dict `:` type($x) `,` type($scale)";
+  let hasVerifier = 1;
+}
+
+def Helix_RopeOp : Helix_Op<"rope", [Pure, AllTypesMatch<["x", "result"]>, AllTypesMatch<["cos", "sin"]>]> {
+  let summary = "Rotary position embedding at global positions";
+  let description = [{
+    `x` [batch, tokens, heads, dim]; `cos`, `sin` [positions, r] with 2r ≤ dim; token t of sequence b is at position
+    `past[b] + t`. The first 2r elements of a head are rotated: pairs (i, i + r), or (2i, 2i + 1) if `interleaved`:
+    (a cos − b sin, b cos + a sin). The others pass. Positions are clamped to the table (only unused tokens exceed it).
+  }];
+  let arguments = (ins TensorRankOf<[F32], [4]>:$x, TensorRankOf<[F32], [2]>:$cos, TensorRankOf<[F32], [2]>:$sin,
+                       Helix_Lengths:$past, UnitAttr:$interleaved);
+  let results = (outs TensorRankOf<[F32], [4]>:$result);
+  let assemblyFormat = "$x `,` $cos `,` $sin `,` $past attr-dict `:` type($x) `,` type($cos) `,` type($past)";
+  let builders = [OpBuilder<(ins "::mlir::Value":$x, "::mlir::Value":$cos, "::mlir::Value":$sin,
+                                 "::mlir::Value":$past, "bool":$interleaved)>];
+  let extraClassDeclaration = [{ static constexpr unsigned headDim = 2; }];
+  let hasVerifier = 1;
+}
+
+def Helix_KVAppendOp : Helix_Op<"kv_append", [Pure, AllTypesMatch<["cache", "result"]>,
+                                            AllTypesMatch<["past", "q_len"]>]> {
+  let summary = "Append the new tokens' keys and values to a layer's cache, in place";
+  let description = [{
+    `key` [batch, tokens, heads, key_dim], `value` [batch, tokens, heads, value_dim]; token t < q_len[b] of slot b goes
+    to position `past[b] + t`. At SPMD level only the owner of a position writes it. The operand must not be used after.
+
+    ```mlir
+    %c1 = helix.kv_append %k, %v, %past, %q_len into %c0
+        : tensor<1x1x2x16xf32>, tensor<1x1x2x16xf32>, tensor<1xi32>, !kv
+    ```
+  }];
+  let arguments = (ins TensorRankOf<[F32], [4]>:$key, TensorRankOf<[F32], [4]>:$value, Helix_Lengths:$past,
+                       Helix_Lengths:$q_len, Helix_KVType:$cache);
+  let results = (outs Helix_KVType:$result);
+  let assemblyFormat = [{
+    $key `,` $value `,` $past `,` $q_len `into` $cache attr-dict
+    `:` type($key) `,` type($value) `,` type($past) `,` type($cache)
+  }];
+  let hasVerifier = 1;
+}
+
+def Helix_AttentionOp : Helix_Op<"attention", [Pure, AllTypesMatch<["past", "q_len"]>]> {
+  let summary = "Causal attention of new tokens over a cache that already holds them";
+  let description = [{
+    `q` [batch, tokens, heads, key_dim]; query token t < q_len[b] at position p = past[b] + t sees the cached positions
+    0 … p. Query head h reads KV head h / (heads / KV heads). Scale → softmax, in that order. Result
+    [batch, tokens, heads, value_dim]; zero for t ≥ q_len[b].
+  }];
+  let arguments = (ins TensorRankOf<[F32], [4]>:$q, Helix_KVType:$cache, Helix_Lengths:$past, Helix_Lengths:$q_len,
+                       F64Attr:$scale);
+  let results = (outs TensorRankOf<[F32], [4]>:$result);
+  let assemblyFormat = [{
+    $q `,` $cache `,` $past `,` $q_len attr-dict `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Helix_FFNOp : Helix_Op<"ffn", [Pure]> {
+  let summary = "Gated feed-forward network: (act(x gate) * (x up)) down";
+  let description = [{
+    `x` [..., H], `gate` and `up` [H, F], `down` [F, H]. At SPMD level F is the rank's share over tpf and the result a
+    partial sum.
+  }];
+  let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32, F16, BF16], [2]>:$gate,
+                       TensorRankOf<[F32, F16, BF16], [2]>:$up, TensorRankOf<[F32, F16, BF16], [2]>:$down,
+                       Helix_ActivationAttr:$activation);
+  let results = (outs Helix_WholeOrSum:$result);
+  let assemblyFormat = "$x `,` $gate `,` $up `,` $down attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+}
+
+def Helix_LastTokenOp : Helix_Op<"last_token", [Pure]> {
+  let summary = "The last used token of every sequence";
+  let description = [{
+    `x` [batch, tokens, H] → [batch, 1, H], row q_len[b] − 1 of sequence b; zeros where q_len[b] is 0.
+  }];
+  let arguments = (ins TensorRankOf<[F32], [3]>:$x, Helix_Lengths:$q_len);
+  let results = (outs TensorRankOf<[F32], [3]>:$result);
+  let assemblyFormat = "$x `,` $q_len attr-dict `:` type($x) `,` type($q_len) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// SPMD level
+//===----------------------------------------------------------------------===//
+
+def Helix_RegionOp : Helix_Op<"region", [SingleBlock, NoRegionArguments, RecursiveMemoryEffects]> {
+  let summary = "A group of ops of one phase of a layer";
+  let description = [{
+    Not isolated, not nested; `helix-flatten` dissolves it into a `helix.phase` attribute. Results that nobody reads, or
+    that were made outside, are dropped when it is canonicalised, and a region without ops goes away.
+
+    ```mlir
+    %y = helix.region kvp {
+      ...
+      helix.yield %merged : tensor<1x1x2x16xf32>
+    } : tensor<1x1x2x16xf32>
+    ```
+  }];
+  let arguments = (ins Helix_PhaseAttr:$phase);
+  let results = (outs Variadic<AnyType>:$results);
+  let regions = (region SizedRegion<1>:$body);
+  let hasCustomAssemblyFormat = 1;
+  let hasCanonicalizeMethod = 1;
+  let hasVerifier = 1;
+}
+
+def Helix_YieldOp : Helix_Op<"yield", [Pure, Terminator, HasParent<"RegionOp">]> {
+  let summary = "The results of a region";
+  let arguments = (ins Variadic<AnyType>:$operands);
+  let assemblyFormat = "($operands^ `:` type($operands))? attr-dict";
+}
+
+def Helix_PartialAttentionOp : Helix_Op<"partial_attention", [Pure, AllTypesMatch<["past", "q_len"]>]> {
+  let summary = "Attention over this rank's share of the cache, with its log-sum-exp";
+  let description = [{
+    As `helix.attention` on the rank's heads and tokens; the causal bound counts global positions. The result is an
+    `lse` partial over kvp. It may have more heads than `q`: padding up to a multiple of kvp, o = 0 and lse = −inf, as
+    for tokens t ≥ q_len[b] and for a rank that holds no visible token.
+  }];
+  let arguments = (ins TensorRankOf<[F32], [4]>:$q, Helix_KVType:$cache, Helix_Lengths:$past, Helix_Lengths:$q_len,
+                       F64Attr:$scale);
+  let results = (outs Helix_PartialType:$result);
+  let assemblyFormat = [{
+    $q `,` $cache `,` $past `,` $q_len attr-dict `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Helix_AllToAllOp : Helix_Op<"all_to_all", [Pure]> {
+  let summary = "Give every peer along kvp its heads' partial attention, o and lse in one message";
+  let description = [{
+    Peer j gets heads [j h, (j + 1) h), h = heads / kvp; the result stacks what all peers sent, in ascending coordinate.
+  }];
+  let arguments = (ins Helix_PartialType:$input);
+  let results = (outs Helix_StackedType:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def Helix_MergeAttentionOp : Helix_Op<"merge_attention", [Pure]> {
+  let summary = "Exact attention from the partials of all peers";
+  let description = [{
+    o = Σ_j e^(lse_j − m) o_j / Σ_j e^(lse_j − m), m = max_j lse_j, peers in ascending order, peers with lse = −inf
+    skipped; zero if all are. A NaN is passed on. [peer, batch, tokens, heads, value_dim + 1] → [batch, tokens, heads,
+    value_dim].
+  }];
+  let arguments = (ins Helix_StackedType:$input);
+  let results = (outs TensorRankOf<[F32], [4]>:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def Helix_AllReduceOp : Helix_Op<"all_reduce", [Pure]> {
+  let summary = "Make a partial sum whole on every rank, summed in ascending rank order";
+  let arguments = (ins Helix_PartialType:$input);
+  let results = (outs Helix_Activations:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+#endif // HELIX_OPS_TD

@@ -1,0 +1,221 @@
+//===- Verifiers.cpp - What each helix op demands of its operands ----------===//
+#include "dialects/Helix/Helix.h"
+
+using namespace mlir;
+using namespace helix;
+
+namespace {
+
+RankedTensorType tensorOf(Value value) { return cast<RankedTensorType>(value.getType()); }
+
+/// The tensor of a result that may be a partial sum; null (with an error) if it is partial in another way.
+RankedTensorType wholeOrSum(Operation *op, Type type) {
+  auto partial = dyn_cast<PartialType>(type);
+  if (!partial)
+    return cast<RankedTensorType>(type);
+  if (partial.getReduction() == Reduction::Sum)
+    return partial.getValue();
+  op->emitOpError("result must be a whole tensor or a partial sum, but is ") << type;
+  return {};
+}
+
+LogicalResult expectShape(Operation *op, StringRef what, RankedTensorType type, ArrayRef<int64_t> shape) {
+  if (type.getShape() == shape)
+    return success();
+  return op->emitOpError() << what << " must have shape " << RankedTensorType::get(shape, type.getElementType())
+                           << ", but has " << type;
+}
+
+LogicalResult expectLengths(Operation *op, StringRef what, Value lengths, int64_t batch) {
+  return expectShape(op, what, tensorOf(lengths), {batch});
+}
+
+/// Query [batch, tokens, heads, key_dim] against a cache, and what comes of it.
+LogicalResult verifyQuery(Operation *op, Value q, KVType cache, Value past, Value qLen, RankedTensorType result,
+                          bool padsHeads) {
+  ArrayRef<int64_t> shape = tensorOf(q).getShape();
+  if (shape[0] != cache.getSlots())
+    return op->emitOpError() << "has " << shape[0] << " sequences, but the cache has " << cache.getSlots() << " slots";
+  if (shape[3] != cache.getKeyDim())
+    return op->emitOpError() << "query width is " << shape[3] << ", but the cache's key width is "
+                             << cache.getKeyDim();
+  if (shape[2] % cache.getHeads() != 0)
+    return op->emitOpError() << shape[2] << " query heads do not divide into groups over " << cache.getHeads()
+                             << " KV heads";
+  if (failed(expectLengths(op, "past", past, shape[0])) || failed(expectLengths(op, "q_len", qLen, shape[0])))
+    return failure();
+  int64_t heads = shape[2];
+  if (padsHeads && result.getRank() == 4 && result.getDimSize(2) > heads)
+    heads = result.getDimSize(2);
+  return expectShape(op, "result", result, {shape[0], shape[1], heads, cache.getValueDim()});
+}
+
+} // namespace
+
+LogicalResult WeightOp::verify() {
+  RankedTensorType stored = storedType();
+  RankedTensorType local = getType();
+  int64_t rank = stored.getRank();
+  if (!stored.hasStaticShape() || !local.hasStaticShape())
+    return emitOpError("needs static shapes");
+  if (local.getRank() != rank)
+    return emitOpError() << "is " << local << ", but its stored tensor has rank " << rank;
+  unsigned __int128 bytes = stored.getElementTypeBitWidth() / 8;
+  for (int64_t size : stored.getShape()) {
+    bytes *= static_cast<uint64_t>(size);
+    if (bytes >> 63)
+      return emitOpError() << "stored tensor " << stored << " has more than 2^63 bytes";
+  }
+  if (bytes != getLength())
+    return emitOpError() << "stored tensor " << stored << " has " << static_cast<uint64_t>(bytes)
+                         << " bytes, but length is " << getLength();
+  if (getWindowOffset().has_value() != getWindowSize().has_value())
+    return emitOpError("needs both window_offset and window_size, or neither");
+  SmallVector<int64_t> offset = windowOffset(), size = windowSize();
+  if (static_cast<int64_t>(offset.size()) != rank || static_cast<int64_t>(size.size()) != rank)
+    return emitOpError() << "needs a window offset and size per dimension of " << stored;
+  for (int64_t d = 0; d < rank; ++d)
+    if (offset[d] < 0 || size[d] < 1 || offset[d] > stored.getDimSize(d) - size[d])
+      return emitOpError() << "window [" << offset[d] << ", +" << size[d] << ") is not inside dimension " << d
+                           << " of " << stored;
+  if (!getSlice()) {
+    if (local.getShape() != ArrayRef<int64_t>(size))
+      return emitOpError() << "has shape " << local << ", but its window is " << RankedTensorType::get(size, local.getElementType());
+    return success();
+  }
+  if (static_cast<int64_t>(getSlice()->size()) != rank)
+    return emitOpError() << "slice needs a list of splits per dimension of " << stored;
+  for (auto [d, dim] : llvm::enumerate(*getSlice())) {
+    auto list = dyn_cast<ArrayAttr>(dim);
+    if (!list || !llvm::all_of(list, llvm::IsaPred<SplitAttr>))
+      return emitOpError() << "slice of dimension " << d << " must be a list of #helix.split, but is " << dim;
+    int64_t share = size[d];
+    for (Attribute a : list)
+      share = std::min(share, cast<SplitAttr>(a).getChunk());
+    if (local.getDimSize(d) < share || (list.empty() && local.getDimSize(d) != share))
+      return emitOpError() << "dimension " << d << " holds a share of " << share << " elements, but its local size is "
+                           << local.getDimSize(d);
+  }
+  return success();
+}
+
+LogicalResult EmbeddingOp::verify() {
+  RankedTensorType result = wholeOrSum(*this, getResult().getType());
+  if (!result)
+    return failure();
+  ArrayRef<int64_t> ids = tensorOf(getIds()).getShape();
+  return expectShape(*this, "result", result, {ids[0], ids[1], tensorOf(getTable()).getDimSize(1)});
+}
+
+LogicalResult LinearOp::verify() {
+  RankedTensorType result = wholeOrSum(*this, getResult().getType());
+  if (!result)
+    return failure();
+  SmallVector<int64_t> shape(tensorOf(getX()).getShape());
+  ArrayRef<int64_t> weight = tensorOf(getWeight()).getShape();
+  if (shape.empty() || shape.back() != weight[0])
+    return emitOpError() << "contracts " << tensorOf(getX()) << " with the first dimension of "
+                         << tensorOf(getWeight());
+  shape.back() = weight[1];
+  return expectShape(*this, "result", result, shape);
+}
+
+LogicalResult RMSNormOp::verify() {
+  ArrayRef<int64_t> shape = tensorOf(getX()).getShape();
+  if (shape.empty())
+    return emitOpError("needs at least one dimension");
+  return expectShape(*this, "scale", tensorOf(getScale()), {shape.back()});
+}
+
+LogicalResult RopeOp::verify() {
+  ArrayRef<int64_t> x = tensorOf(getX()).getShape();
+  RankedTensorType cos = tensorOf(getCos()), sin = tensorOf(getSin());
+  if (cos != sin)
+    return emitOpError() << "cos is " << cos << ", but sin is " << sin;
+  if (2 * cos.getDimSize(1) > x[3])
+    return emitOpError() << "rotates " << 2 * cos.getDimSize(1) << " elements of heads that have " << x[3];
+  return expectLengths(*this, "past", getPast(), x[0]);
+}
+
+LogicalResult KVAppendOp::verify() {
+  KVType cache = getCache().getType();
+  ArrayRef<int64_t> key = tensorOf(getKey()).getShape();
+  if (key[0] != cache.getSlots() || key[2] != cache.getHeads() || key[3] != cache.getKeyDim())
+    return emitOpError() << "key " << tensorOf(getKey()) << " does not fit the cache " << cache;
+  if (failed(expectShape(*this, "value", tensorOf(getValue()), {key[0], key[1], key[2], cache.getValueDim()})) ||
+      failed(expectLengths(*this, "past", getPast(), key[0])))
+    return failure();
+  return expectLengths(*this, "q_len", getQLen(), key[0]);
+}
+
+LogicalResult AttentionOp::verify() {
+  return verifyQuery(*this, getQ(), getCache().getType(), getPast(), getQLen(), getType(), /*padsHeads=*/false);
+}
+
+LogicalResult FFNOp::verify() {
+  RankedTensorType result = wholeOrSum(*this, getResult().getType());
+  if (!result)
+    return failure();
+  RankedTensorType x = tensorOf(getX()), gate = tensorOf(getGate());
+  if (x.getRank() < 1 || x.getShape().back() != gate.getDimSize(0))
+    return emitOpError() << "contracts " << x << " with the first dimension of " << gate;
+  if (failed(expectShape(*this, "up", tensorOf(getUp()), gate.getShape())) ||
+      failed(expectShape(*this, "down", tensorOf(getDown()), {gate.getDimSize(1), tensorOf(getDown()).getDimSize(1)})))
+    return failure();
+  SmallVector<int64_t> shape(x.getShape());
+  shape.back() = tensorOf(getDown()).getDimSize(1);
+  return expectShape(*this, "result", result, shape);
+}
+
+LogicalResult LastTokenOp::verify() {
+  ArrayRef<int64_t> x = tensorOf(getX()).getShape();
+  if (failed(expectLengths(*this, "q_len", getQLen(), x[0])))
+    return failure();
+  return expectShape(*this, "result", getType(), {x[0], 1, x[2]});
+}
+
+LogicalResult RegionOp::verify() {
+  if ((*this)->getParentOfType<RegionOp>())
+    return emitOpError("must not be nested in another region");
+  auto yield = dyn_cast<YieldOp>(getBody().front().getTerminator());
+  if (!yield)
+    return emitOpError("must end in helix.yield");
+  if (yield.getOperandTypes() != getResultTypes())
+    return emitOpError() << "yields " << yield.getOperandTypes() << ", but has results " << getResultTypes();
+  return success();
+}
+
+LogicalResult PartialAttentionOp::verify() {
+  PartialType partial = getType();
+  if (partial.getReduction() != Reduction::Lse)
+    return emitOpError() << "result must be an lse partial over kvp, but is " << partial;
+  return verifyQuery(*this, getQ(), getCache().getType(), getPast(), getQLen(), partial.getValue(),
+                     /*padsHeads=*/true);
+}
+
+LogicalResult AllToAllOp::verify() {
+  PartialType partial = getInput().getType();
+  if (partial.getReduction() != Reduction::Lse)
+    return emitOpError() << "exchanges an lse partial, not " << partial;
+  ArrayRef<int64_t> in = partial.getValue().getShape();
+  RankedTensorType out = getType().getValue();
+  int64_t peers = out.getDimSize(0);
+  if (peers < 1 || in[2] % peers != 0)
+    return emitOpError() << in[2] << " heads do not split over " << peers << " peers; pad them to a multiple";
+  return expectShape(*this, "result", out, {peers, in[0], in[1], in[2] / peers, in[3] + 1});
+}
+
+LogicalResult MergeAttentionOp::verify() {
+  ArrayRef<int64_t> in = getInput().getType().getValue().getShape();
+  return expectShape(*this, "result", getType(), {in[1], in[2], in[3], in[4] - 1});
+}
+
+LogicalResult AllReduceOp::verify() {
+  PartialType partial = getInput().getType();
+  if (partial.getReduction() != Reduction::Sum)
+    return emitOpError() << "reduces a partial sum, not " << partial
+                         << "; an lse partial is made whole by all_to_all and merge_attention";
+  if (partial.getValue() != getResult().getType())
+    return emitOpError() << "result must be " << partial.getValue() << ", but is " << getResult().getType();
+  return success();
+}

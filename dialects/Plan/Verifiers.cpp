@@ -1,0 +1,212 @@
+//===- Verifiers.cpp - What each plan op demands ---------------------------===//
+#include "dialects/Plan/Plan.h"
+
+using namespace mlir;
+
+namespace helix::plan {
+namespace {
+
+/// Whether `value` holds exactly the product of `sizes` elements; emits an error otherwise. No product overflows: sizes
+/// are compared with the value's own, factor by factor.
+LogicalResult expectElements(Operation *op, StringRef what, Type type, ArrayRef<int64_t> sizes) {
+  auto tensor = cast<RankedTensorType>(type);
+  int64_t want = 1;
+  bool fits = tensor.hasStaticShape();
+  for (int64_t size : sizes)
+    fits = fits && !llvm::MulOverflow(want, size, want);
+  if (fits && tensor.getNumElements() == want)
+    return success();
+  InFlightDiagnostic diagnostic = op->emitOpError() << what << " must have ";
+  llvm::interleave(sizes, diagnostic, [&](int64_t size) { diagnostic << size; }, " * ");
+  return diagnostic << " elements, but is " << type;
+}
+
+/// Whether the shape is static and its bytes fit any arena, so that sums of a few of them do not overflow.
+bool hasSaneSize(RankedTensorType type) {
+  if (!type.hasStaticShape())
+    return false;
+  int64_t bytes = std::max(1u, type.getElementTypeBitWidth() / 8);
+  for (int64_t size : type.getShape())
+    if (llvm::MulOverflow(bytes, size, bytes) || bytes > (int64_t{1} << 46))
+      return false;
+  return true;
+}
+
+LogicalResult verifyPlaces(Operation *op) {
+  auto command = cast<CommandOpInterface>(op);
+  ArrayAttr places = command.getPlacesAttr();
+  if (!places)
+    return success();
+  if (places.size() != op->getNumResults())
+    return op->emitOpError() << "has " << places.size() << " places for " << op->getNumResults() << " results";
+  return success();
+}
+
+LogicalResult expectCache(Operation *op, KVType cache, uint64_t batch) {
+  if (cache.getSlots() == static_cast<int64_t>(batch))
+    return success();
+  return op->emitOpError() << "works on " << batch << " sequences, but " << cache << " has other slots";
+}
+
+} // namespace
+
+LogicalResult WeightOp::verify() {
+  auto type = cast<RankedTensorType>(getType()), stored = cast<RankedTensorType>(getStored());
+  int64_t rank = type.getRank();
+  if (!type.hasStaticShape() || !stored.hasStaticShape() || rank < 1 || rank > 2 || stored.getRank() != rank)
+    return emitOpError() << "needs static types of one or two dimensions, but has " << type << " of stored " << stored;
+  if ((getUse() == WeightUse::Table || getUse() == WeightUse::Linear) && rank != 2)
+    return emitOpError() << "is " << type << ", but a " << stringifyWeightUse(getUse()) << " has two dimensions";
+  if (getUse() == WeightUse::Vector && !type.getElementType().isF32())
+    return emitOpError() << "is " << type << ", but generated kernels read f32";
+  auto hasRank = [&](auto list) { return !list || static_cast<int64_t>(list->size()) == rank; };
+  if (!hasRank(getWindowOffset()) || !hasRank(getWindowSize()) || !hasRank(getSlice()) ||
+      getWindowOffset().has_value() != getWindowSize().has_value())
+    return emitOpError("needs a window and a slice with one element per dimension, or none");
+  if (ArrayAttr slice = getSliceAttr())
+    for (Attribute dim : slice)
+      if (auto list = dyn_cast<ArrayAttr>(dim); !list || !llvm::all_of(list, llvm::IsaPred<SplitAttr>))
+        return emitOpError() << "slice must hold lists of #helix.split, but one is " << dim;
+  return success();
+}
+
+LogicalResult KernelOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  if (symbols.lookupNearestSymbolFrom<ImageOp>(*this, getImageAttr()))
+    return success();
+  return emitOpError() << "is in " << getImageAttr() << ", which is no plan.image";
+}
+
+LogicalResult GetWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto weight = symbols.lookupNearestSymbolFrom<WeightOp>(*this, getWeightAttr());
+  if (!weight)
+    return emitOpError() << getWeightAttr() << " is no plan.weight";
+  if (weight.getType() != getType())
+    return emitOpError() << getWeightAttr() << " is " << weight.getType() << ", not " << getType();
+  return success();
+}
+
+LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto kernel = symbols.lookupNearestSymbolFrom<KernelOp>(*this, getKernelAttr());
+  if (!kernel)
+    return emitOpError() << getKernelAttr() << " is no plan.kernel";
+  SmallVector<int64_t> bytes;
+  for (Type type : llvm::concat<const Type>(getOperandTypes(), getResultTypes()))
+    bytes.push_back(bytesOf(type));
+  if (kernel.getBuffers() != ArrayRef<int64_t>(bytes))
+    return emitOpError() << "passes buffers of " << bytes << " bytes, but " << getKernelAttr() << " takes "
+                         << kernel.getBuffers();
+  return success();
+}
+
+LogicalResult EntryOp::verify() {
+  Block &body = getBody().front();
+  EntryAttr entry = getSignature();
+  Type i64 = IntegerType::get(getContext(), 64), i32 = IntegerType::get(getContext(), 32);
+  SmallVector<Type> want = {RankedTensorType::get({entry.getBatch(), entry.getTokens()}, i64),
+                            RankedTensorType::get({entry.getBatch()}, i32),
+                            RankedTensorType::get({entry.getBatch()}, i32)};
+  for (auto [i, type] : llvm::enumerate(want))
+    if (i >= body.getNumArguments() || body.getArgument(i).getType() != type)
+      return emitOpError() << "argument " << i << " must be " << type;
+  for (BlockArgument argument : body.getArguments().drop_front(want.size()))
+    if (!isa<KVType>(argument.getType()))
+      return emitOpError() << "argument " << argument.getArgNumber() << " must be a cache, but is "
+                           << argument.getType();
+  for (Operation &op : body.without_terminator()) {
+    if (!isa<CommandOpInterface, GetWeightOp>(op))
+      return op.emitOpError("is not a command");
+    for (Type type : op.getResultTypes())
+      if (auto tensor = dyn_cast<RankedTensorType>(type); tensor && !hasSaneSize(tensor))
+        return op.emitOpError() << "makes " << type << "; values have static shapes of at most 2^46 bytes";
+  }
+  if (!isa<ReturnOp>(body.getTerminator()))
+    return emitOpError("must end in plan.return");
+  return success();
+}
+
+LogicalResult EmbeddingOp::verify() {
+  if (failed(expectElements(*this, "ids", getIds().getType(), {int64_t(getRows())})) ||
+      failed(expectElements(*this, "table", getTable().getType(), {int64_t(getVocabulary()), int64_t(getHidden())})) ||
+      failed(expectElements(*this, "result", getType(), {int64_t(getRows()), int64_t(getHidden())})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult LinearOp::verify() {
+  int64_t rows = getRows(), k = getK(), n = getN();
+  if (failed(expectElements(*this, "x", getX().getType(), {rows, k})) ||
+      failed(expectElements(*this, "weight", getWeight().getType(), {k, n})) ||
+      failed(expectElements(*this, "result", getType(), {rows, n})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult KVAppendOp::verify() {
+  int64_t batch = getBatch(), tokens = getTokens();
+  KVType cache = getCache().getType();
+  if (failed(expectCache(*this, cache, batch)) ||
+      failed(expectElements(*this, "key", getKey().getType(), {batch, tokens, cache.getHeads(), cache.getKeyDim()})) ||
+      failed(expectElements(*this, "value", getValue().getType(),
+                            {batch, tokens, cache.getHeads(), cache.getValueDim()})) ||
+      failed(expectElements(*this, "past", getPast().getType(), {batch})) ||
+      failed(expectElements(*this, "q_len", getQLen().getType(), {batch})))
+    return failure();
+  if (getPlacesAttr())
+    return emitOpError("writes a cache, which is in no arena");
+  return success();
+}
+
+LogicalResult PartialAttentionOp::verify() {
+  int64_t batch = getBatch(), tokens = getTokens(), heads = getHeads(), padded = getPaddedHeads();
+  KVType cache = getCache().getType();
+  if (heads % cache.getHeads() != 0 || padded < heads || padded % cache.getKvp() != 0)
+    return emitOpError() << heads << " heads, padded to " << padded << ", must be whole groups over "
+                         << cache.getHeads() << " KV heads, and padded to a multiple of kvp = " << cache.getKvp();
+  if (failed(expectCache(*this, cache, batch)) ||
+      failed(expectElements(*this, "q", getQ().getType(), {batch, tokens, heads, cache.getKeyDim()})) ||
+      failed(expectElements(*this, "past", getPast().getType(), {batch})) ||
+      failed(expectElements(*this, "q_len", getQLen().getType(), {batch})) ||
+      failed(expectElements(*this, "result", getType(), {batch, tokens, padded, cache.getValueDim() + 1})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult MergeAttentionOp::verify() {
+  int64_t peers = getPeers(), batch = getBatch(), tokens = getTokens(), heads = getHeads(), width = getValueDim();
+  if (failed(expectElements(*this, "stacked", getStacked().getType(), {peers, batch, tokens, heads, width + 1})) ||
+      failed(expectElements(*this, "result", getType(), {batch, tokens, heads, width})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult LastTokenOp::verify() {
+  int64_t batch = getBatch(), tokens = getTokens(), hidden = getHidden();
+  if (failed(expectElements(*this, "x", getX().getType(), {batch, tokens, hidden})) ||
+      failed(expectElements(*this, "q_len", getQLen().getType(), {batch})) ||
+      failed(expectElements(*this, "result", getType(), {batch, 1, hidden})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult LaunchOp::verify() {
+  for (Type type : llvm::concat<const Type>(getOperandTypes(), getResultTypes()))
+    if (!cast<RankedTensorType>(type).hasStaticShape())
+      return emitOpError() << "needs static shapes, but has " << type;
+  return verifyPlaces(*this);
+}
+
+LogicalResult AllToAllOp::verify() {
+  if (getSend().getType().getNumElements() % getPeers() != 0)
+    return emitOpError() << getSend().getType() << " does not split over " << getPeers() << " peers";
+  if (failed(expectElements(*this, "result", getType(), {getSend().getType().getNumElements()})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult AllReduceOp::verify() {
+  if (failed(expectElements(*this, "result", getType(), {getPartial().getType().getNumElements()})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+} // namespace helix::plan

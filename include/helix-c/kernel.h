@@ -1,0 +1,29 @@
+/*===- helix-c/kernel.h - The one prototype of generated kernels -----------===*/
+#ifndef HELIX_C_KERNEL_H
+#define HELIX_C_KERNEL_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * A kernel in an artifact's image is a function of this type, without undefined symbols.
+ *
+ * buffers: the operands of its command, inputs then outputs, in the order in which the command lists them; row-major
+ * and contiguous, f32, but i32 for lengths and i64 for token ids. Aligned to 64 bytes. Groups write disjoint parts of
+ *          the outputs. An input is an output's memory only where the compiler placed it there.
+ * scalars: dynamic sizes; none in format 1, the pointer is null.
+ * group:   which part of the work, 0 <= group < the kernel's groups. Groups run in any order and in parallel, each
+ * once.
+ *
+ * A kernel neither fails nor allocates nor keeps anything between calls.
+ */
+typedef void (*HelixKernel)(void *const *buffers, const int64_t *scalars, int64_t group);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* HELIX_C_KERNEL_H */

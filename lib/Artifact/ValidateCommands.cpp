@@ -1,0 +1,359 @@
+//===- ValidateCommands.cpp - Commands against the shapes of their work ----===//
+#include "lib/Artifact/ValidateDetail.h"
+
+#include <cmath>
+#include <limits>
+
+namespace helix::artifact {
+using namespace detail;
+
+namespace {
+
+/// What a command may have as an operand.
+enum class Kind {
+  Arena,  ///< device or communication memory
+  Comm,   ///< communication memory
+  Table,  ///< a weight packed as a table
+  Matrix, ///< a weight packed for products
+  Ids,
+  Past,
+  QLen,
+  Cache,
+};
+
+struct Expected {
+  Kind kind;
+  std::optional<uint64_t> bytes; ///< nothing: the product of its sizes is out of range
+};
+
+const char *nameOf(Kind kind) {
+  switch (kind) {
+  case Kind::Arena:
+    return "in an arena";
+  case Kind::Comm:
+    return "in communication memory";
+  case Kind::Table:
+    return "a weight used as a table";
+  case Kind::Matrix:
+    return "a weight used in a product";
+  case Kind::Ids:
+    return "the token ids";
+  case Kind::Past:
+    return "the lengths";
+  case Kind::QLen:
+    return "the numbers of new tokens";
+  case Kind::Cache:
+    return "a KV layer";
+  }
+  return "";
+}
+
+/// One command of an entry, and where to report it.
+struct Context {
+  const Artifact &artifact;
+  const Entry &entry;
+  const Command &command;
+  std::string where;
+  Error &error;
+
+  bool refuse(const std::string &what) const { return detail::refuse(error, where, what); }
+  const Operand &input(unsigned i) const { return *command.inputs()->Get(i); }
+  const Operand &output(unsigned i) const { return *command.outputs()->Get(i); }
+  uint64_t rows() const { return uint64_t(entry.batch()) * entry.tokens(); }
+};
+
+bool isArena(const Operand &operand) { return operand.space() == Space::Device || operand.space() == Space::Comm; }
+
+bool isInput(const Operand &operand, uint32_t index) {
+  return operand.space() == Space::Input && operand.index() == index;
+}
+
+bool isWeight(const Context &context, const Operand &operand, WeightUse use) {
+  return operand.space() == Space::Weight && context.artifact.weights()->Get(operand.index())->use() == use;
+}
+
+bool isKind(const Context &context, const Operand &operand, Kind kind) {
+  switch (kind) {
+  case Kind::Arena:
+    return isArena(operand);
+  case Kind::Comm:
+    return operand.space() == Space::Comm;
+  case Kind::Table:
+    return isWeight(context, operand, WeightUse::Table);
+  case Kind::Matrix:
+    return isWeight(context, operand, WeightUse::Linear);
+  case Kind::Ids:
+    return isInput(operand, 0);
+  case Kind::Past:
+    return isInput(operand, 1);
+  case Kind::QLen:
+    return isInput(operand, 2);
+  case Kind::Cache:
+    return operand.space() == Space::Kv;
+  }
+  return false;
+}
+
+bool overlap(const Operand &a, const Operand &b) {
+  return isArena(a) && a.space() == b.space() && a.offset() < b.offset() + b.bytes() &&
+         b.offset() < a.offset() + a.bytes();
+}
+
+/// Whether the operands are of these kinds and sizes, and no output lies over an input or another output.
+bool match(const Context &context, std::initializer_list<Expected> inputs, std::initializer_list<Expected> outputs,
+           bool disjoint = true) {
+  auto check = [&](const auto *operands, std::initializer_list<Expected> expected, const char *side) {
+    if (count(operands) != expected.size())
+      return context.refuse("it has " + std::to_string(count(operands)) + " " + side + "s, its work takes " +
+                            std::to_string(expected.size()));
+    flatbuffers::uoffset_t i = 0;
+    for (const Expected &want : expected) {
+      const Operand &operand = *operands->Get(i);
+      std::string name = side + (" " + std::to_string(i++));
+      if (!isKind(context, operand, want.kind))
+        return context.refuse(name + " is not " + nameOf(want.kind));
+      if (!want.bytes || operand.bytes() != *want.bytes)
+        return context.refuse(name + " has " + std::to_string(operand.bytes()) + " bytes, its shape has " +
+                              (want.bytes ? std::to_string(*want.bytes) : "too many"));
+    }
+    return true;
+  };
+  if (!check(context.command.inputs(), inputs, "input") || !check(context.command.outputs(), outputs, "output"))
+    return false;
+  for (unsigned o = 0; disjoint && o < outputs.size(); ++o)
+    for (unsigned i = 0; i < inputs.size(); ++i)
+      if (overlap(context.output(o), context.input(i)))
+        return context.refuse("output " + std::to_string(o) + " lies over input " + std::to_string(i));
+  return true;
+}
+
+Expected arena(std::initializer_list<uint64_t> sizes) {
+  std::optional<uint64_t> elements = product(sizes);
+  return {Kind::Arena, elements ? product({*elements, sizeof(float)}) : std::nullopt};
+}
+Expected ids(const Context &context) { return {Kind::Ids, context.rows() * 8}; }
+Expected past(const Context &context) { return {Kind::Past, uint64_t(context.entry.batch()) * 4}; }
+Expected qLen(const Context &context) { return {Kind::QLen, uint64_t(context.entry.batch()) * 4}; }
+Expected cache() { return {Kind::Cache, 0}; }
+
+/// A weight's bytes were compared with its local shape when the operand's place was checked.
+Expected weight(const Context &context, Kind kind, unsigned input) {
+  return {kind, count(context.command.inputs()) > input ? std::optional(context.input(input).bytes()) : 0};
+}
+
+bool hasShape(const Context &context, const Operand &operand, uint64_t rows, uint64_t columns) {
+  const Weight &weight = *context.artifact.weights()->Get(operand.index());
+  if (weight.dims()->Get(0)->local() == rows && weight.dims()->Get(1)->local() == columns)
+    return true;
+  return context.refuse("its weight " + quoted(weight.name()) + " has another local shape");
+}
+
+bool hasTokens(const Context &context, uint64_t batch, uint64_t tokens) {
+  return (batch == context.entry.batch() && tokens == context.entry.tokens()) ||
+         context.refuse("its batch or tokens are not its entry's");
+}
+
+template <typename Work> bool hasLayer(const Context &context, const Work &work, const Operand &operand) {
+  const KvLayer &layer = *context.artifact.kv()->layers()->Get(operand.index());
+  return (work.key_dim() == layer.key_dim() && work.value_dim() == layer.value_dim()) ||
+         context.refuse("its widths are not those of its KV layer");
+}
+
+bool validateWork(const Context &context, const Embedding &work) {
+  if (work.rows() != context.rows() || work.hidden() == 0 || work.vocabulary() == 0)
+    return context.refuse("its rows are not its entry's, or a size is zero");
+  return match(context, {ids(context), weight(context, Kind::Table, 1)}, {arena({work.rows(), work.hidden()})}) &&
+         hasShape(context, context.input(1), work.vocabulary(), work.hidden());
+}
+
+bool validateWork(const Context &context, const Linear &work) {
+  if (work.rows() == 0 || work.k() == 0 || work.n() == 0)
+    return context.refuse("a size is zero");
+  return match(context, {arena({work.rows(), work.k()}), weight(context, Kind::Matrix, 1)},
+               {arena({work.rows(), work.n()})}) &&
+         hasShape(context, context.input(1), work.k(), work.n());
+}
+
+bool validateWork(const Context &context, const KvAppend &work) {
+  if (!hasTokens(context, work.batch(), work.tokens()) ||
+      !match(context,
+             {arena({work.batch(), work.tokens(), work.heads(), work.key_dim()}),
+              arena({work.batch(), work.tokens(), work.heads(), work.value_dim()}), past(context), qLen(context),
+              cache()},
+             {}) ||
+      !hasLayer(context, work, context.input(4)))
+    return false;
+  return work.heads() == context.artifact.kv()->layers()->Get(context.input(4).index())->heads() ||
+         context.refuse("its heads are not those of its KV layer");
+}
+
+bool validateWork(const Context &context, const PartialAttention &work) {
+  if (work.heads() == 0 || work.padded_heads() < work.heads() ||
+      work.padded_heads() % context.artifact.mesh()->kvp() != 0)
+    return context.refuse("its padded heads are fewer than its heads, or not a multiple of kvp");
+  if (!(std::abs(work.scale()) <= std::numeric_limits<float>::max()))
+    return context.refuse("its scale is not a finite f32");
+  if (!hasTokens(context, work.batch(), work.tokens()) ||
+      !match(
+          context,
+          {arena({work.batch(), work.tokens(), work.heads(), work.key_dim()}), cache(), past(context), qLen(context)},
+          {arena({work.batch(), work.tokens(), work.padded_heads(), uint64_t(work.value_dim()) + 1})}) ||
+      !hasLayer(context, work, context.input(1)))
+    return false;
+  return work.heads() % context.artifact.kv()->layers()->Get(context.input(1).index())->heads() == 0 ||
+         context.refuse("its heads are not a multiple of its KV layer's");
+}
+
+bool validateWork(const Context &context, const MergeAttention &work) {
+  if (work.peers() == 0 || work.batch() == 0 || work.tokens() == 0 || work.heads() == 0 || work.value_dim() == 0)
+    return context.refuse("a size is zero");
+  return match(context,
+               {arena({work.peers(), work.batch(), work.tokens(), work.heads(), uint64_t(work.value_dim()) + 1})},
+               {arena({work.batch(), work.tokens(), work.heads(), work.value_dim()})});
+}
+
+bool validateWork(const Context &context, const LastToken &work) {
+  return hasTokens(context, work.batch(), work.tokens()) &&
+         match(context, {arena({work.batch(), work.tokens(), work.hidden()}), qLen(context)},
+               {arena({work.batch(), work.hidden()})});
+}
+
+bool validateWork(const Context &context, const Generated &work) {
+  if (work.kernel() >= count(context.artifact.kernels()))
+    return context.refuse("its kernel is not in the list");
+  const Kernel &kernel = *context.artifact.kernels()->Get(work.kernel());
+  auto inputs = count(context.command.inputs()), outputs = count(context.command.outputs());
+  if (count(kernel.buffers()) != uint64_t(inputs) + outputs)
+    return context.refuse("it has " + std::to_string(uint64_t(inputs) + outputs) + " operands, kernel " +
+                          quoted(kernel.symbol()) + " takes " + std::to_string(count(kernel.buffers())));
+  for (flatbuffers::uoffset_t i = 0; i < inputs + outputs; ++i) {
+    const Operand &operand = i < inputs ? context.input(i) : context.output(i - inputs);
+    bool readable = i < inputs && (operand.space() == Space::Input || isWeight(context, operand, WeightUse::Vector));
+    if (!isArena(operand) && !readable)
+      return context.refuse("operand " + std::to_string(i) + " is not what a generated kernel can use");
+    if (operand.bytes() != kernel.buffers()->Get(i))
+      return context.refuse("operand " + std::to_string(i) + " has " + std::to_string(operand.bytes()) +
+                            " bytes, kernel " + quoted(kernel.symbol()) + " takes " +
+                            std::to_string(kernel.buffers()->Get(i)));
+  }
+  return true;
+}
+
+bool validateWork(const Context &context, const AllToAll &work) {
+  if (work.axis() > Axis::MAX || work.chunk() == 0 || work.chunk() % sizeof(float) != 0)
+    return context.refuse("its axis is unknown, or its chunk is not whole elements");
+  std::optional<uint64_t> bytes = product({axisSize(*context.artifact.mesh(), work.axis()), work.chunk()});
+  return match(context, {{Kind::Comm, bytes}}, {{Kind::Comm, bytes}});
+}
+
+bool validateWork(const Context &context, const AllReduce &work) {
+  if (work.axis() > Axis::MAX || work.elements() == 0)
+    return context.refuse("its axis is unknown, or it has no elements");
+  std::optional<uint64_t> bytes = product({work.elements(), sizeof(float)});
+  if (!match(context, {{Kind::Comm, bytes}}, {{Kind::Comm, bytes}}, /*disjoint=*/false))
+    return false;
+  // In place, or apart.
+  const Operand &partial = context.input(0), &whole = context.output(0);
+  return partial.offset() == whole.offset() || !overlap(partial, whole) ||
+         context.refuse("its output lies over part of its input");
+}
+
+bool validateWork(const Context &context) {
+  const Command &command = context.command;
+  if (!command.work())
+    return context.refuse("it has no work");
+  switch (command.work_type()) {
+  case Work::Embedding:
+    return validateWork(context, *command.work_as_Embedding());
+  case Work::Linear:
+    return validateWork(context, *command.work_as_Linear());
+  case Work::KvAppend:
+    return validateWork(context, *command.work_as_KvAppend());
+  case Work::PartialAttention:
+    return validateWork(context, *command.work_as_PartialAttention());
+  case Work::MergeAttention:
+    return validateWork(context, *command.work_as_MergeAttention());
+  case Work::LastToken:
+    return validateWork(context, *command.work_as_LastToken());
+  case Work::Generated:
+    return validateWork(context, *command.work_as_Generated());
+  case Work::AllToAll:
+    return validateWork(context, *command.work_as_AllToAll());
+  case Work::AllReduce:
+    return validateWork(context, *command.work_as_AllReduce());
+  case Work::NONE:
+    break;
+  }
+  return context.refuse("its work is unknown");
+}
+
+bool validateCost(const Context &context) {
+  const Cost *cost = context.command.cost();
+  if (!cost)
+    return true;
+  for (double value :
+       {cost->bytes(), cost->bytes_per_query(), cost->bytes_per_cached(), cost->bytes_per_query_cached(), cost->flops(),
+        cost->flops_per_query(), cost->flops_per_cached(), cost->flops_per_query_cached()})
+    if (!std::isfinite(value))
+      return context.refuse("a coefficient of its cost is not finite");
+  return true;
+}
+
+} // namespace
+
+bool detail::validatePlace(const Artifact &artifact, const Entry &entry, const Operand &operand,
+                           const std::string &where, Error &error) {
+  uint64_t arenaBytes = operand.space() == Space::Comm ? entry.comm_bytes() : entry.device_bytes();
+  bool inside = false;
+  switch (operand.space()) {
+  case Space::Device:
+  case Space::Comm:
+    inside = operand.index() == 0 && operand.offset() % kArenaAlignment == 0 && operand.bytes() <= arenaBytes &&
+             operand.offset() <= arenaBytes - operand.bytes();
+    break;
+  case Space::Weight:
+    if (operand.index() < count(artifact.weights()) && operand.offset() == 0) {
+      const Weight &weight = *artifact.weights()->Get(operand.index());
+      uint64_t bytes = elementBytes(weight.dtype());
+      for (const WeightDim *dim : *weight.dims())
+        bytes *= dim->local();
+      inside = operand.bytes() == bytes;
+    }
+    break;
+  case Space::Kv:
+    inside = operand.index() < count(artifact.kv()->layers()) && operand.offset() == 0 && operand.bytes() == 0;
+    break;
+  case Space::Input: {
+    uint64_t batch = entry.batch();
+    inside = operand.index() < 3 && operand.offset() == 0 &&
+             operand.bytes() == (operand.index() == 0 ? batch * entry.tokens() * 8 : batch * 4);
+    break;
+  }
+  }
+  return inside ||
+         refuse(error, where,
+                "an operand in space " + std::to_string(int(operand.space())) + ", index " +
+                    std::to_string(operand.index()) + ", offset " + std::to_string(operand.offset()) + ", " +
+                    std::to_string(operand.bytes()) + " bytes is not inside it, not aligned, or not all of it");
+}
+
+bool detail::validateCommands(const Artifact &artifact, const Entry &entry, const std::string &where, Error &error) {
+  for (flatbuffers::uoffset_t i = 0; i < count(entry.commands()); ++i) {
+    const Command &command = *entry.commands()->Get(i);
+    std::string place = where + ", command " + std::to_string(i);
+    if (command.work_type() <= Work::MAX)
+      place += std::string(" (") + EnumNameWork(command.work_type()) + " of " + quoted(command.source()) + ")";
+    for (const auto *operands : {command.inputs(), command.outputs()})
+      for (flatbuffers::uoffset_t j = 0; j < count(operands); ++j)
+        if (!validatePlace(artifact, entry, *operands->Get(j), place, error))
+          return false;
+    Context context{artifact, entry, command, place, error};
+    if (command.phase() > Phase::MAX)
+      return context.refuse("its phase is unknown");
+    if (!validateWork(context) || !validateCost(context))
+      return false;
+  }
+  return true;
+}
+
+} // namespace helix::artifact

@@ -1,0 +1,45 @@
+//===- ValidateDetail.h - Shared by the parts of the validator -------------===//
+#ifndef HELIX_LIB_ARTIFACT_VALIDATEDETAIL_H
+#define HELIX_LIB_ARTIFACT_VALIDATEDETAIL_H
+
+#include "lib/Artifact/Validate.h"
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+
+namespace helix::artifact::detail {
+
+/// Refuses the artifact: "<where>: <what>". `where` is empty for the artifact itself.
+bool refuse(Error &error, const std::string &where, const std::string &what);
+
+/// `text` in quotes, unprintable characters as '?', cut after 120 characters.
+std::string quoted(const flatbuffers::String *text);
+
+/// The product of sizes, nothing past 2^62.
+inline std::optional<uint64_t> product(std::initializer_list<uint64_t> sizes) {
+  uint64_t result = 1;
+  for (uint64_t size : sizes)
+    if (__builtin_mul_overflow(result, size, &result) || result > (uint64_t(1) << 62))
+      return std::nullopt;
+  return result;
+}
+
+/// Elements of a list that may be absent.
+template <typename T> flatbuffers::uoffset_t count(const flatbuffers::Vector<T> *list) {
+  return list ? list->size() : 0;
+}
+
+/// Whether text is there, of 1 to 4096 bytes, none of them zero.
+bool isText(const flatbuffers::String *text);
+
+/// Checks the commands of an entry, whose own fields and the rest of the artifact are checked already.
+bool validateCommands(const Artifact &artifact, const Entry &entry, const std::string &where, Error &error);
+
+/// Checks that an operand lies where it says: inside its arena and aligned, or an existing weight, layer or input.
+bool validatePlace(const Artifact &artifact, const Entry &entry, const Operand &operand, const std::string &where,
+                   Error &error);
+
+} // namespace helix::artifact::detail
+
+#endif // HELIX_LIB_ARTIFACT_VALIDATEDETAIL_H

@@ -1,0 +1,51 @@
+//===- Onnx.h - From an ONNX decoder to the helix dialect ------------------===//
+#ifndef HELIX_LIB_IMPORT_ONNX_ONNX_H
+#define HELIX_LIB_IMPORT_ONNX_ONNX_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/OwningOpRef.h"
+
+#include <string>
+
+namespace helix {
+
+/// Element types that weights and caches may be given.
+enum class Dtype { F32, F16, BF16 };
+
+/// What an import binds and chooses.
+struct ImportOptions {
+  /// Slots: sequences per step.
+  int64_t batch = 1;
+  /// Tokens that a slot can hold; 0 takes the length of the model's rotary table.
+  int64_t maxContext = 0;
+  /// Query tokens per slot of the prefill entry; 0 for no such entry.
+  int64_t prefillChunk = 0;
+  /// Whether the prefill entry returns the logits of all its tokens instead of the last one's.
+  bool allLogits = false;
+  /// Tokens in a block of the KV cache.
+  int64_t block = 16;
+  /// Element type of linear weights and of the embedding table. Norm scales and rotary tables stay f32.
+  Dtype weightDtype = Dtype::F32;
+  /// Element type of the KV caches.
+  Dtype kvDtype = Dtype::F32;
+  /// A directory, besides the model's own, that external data may lie in; none if empty.
+  std::string weightsRoot;
+  /// The .safetensors file to write for weights whose bytes are inside the protobuf. Needed only if there are any.
+  std::string inlineWeightsPath;
+};
+
+/// Imports the decoder at `path` as a module at model level: a function `decode` (one query token per slot) and, if a
+/// prefill chunk is given, `prefill`. Dialects are loaded into `context`. Weights are `helix.weight` references whose
+/// files are relative to `modelDirectory(path)`. Null, after a numbered diagnostic (HLX10xx) that names the node, its
+/// op and the reason, if the model is not one that can be imported faithfully.
+mlir::OwningOpRef<mlir::ModuleOp> importOnnx(mlir::MLIRContext &context, llvm::StringRef path,
+                                             const ImportOptions &options);
+
+/// The real path of the directory of the model at `path`, to which the files of its weights are relative. Empty if
+/// there is no such directory.
+std::string modelDirectory(llvm::StringRef path);
+
+} // namespace helix
+
+#endif // HELIX_LIB_IMPORT_ONNX_ONNX_H

@@ -1,0 +1,56 @@
+//===- StoredTensor.h - A constant of the model and where its bytes are ----===//
+#ifndef HELIX_LIB_IMPORT_ONNX_STOREDTENSOR_H
+#define HELIX_LIB_IMPORT_ONNX_STOREDTENSOR_H
+
+#include "lib/Import/Onnx/Proto.h"
+
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/MLIRContext.h"
+
+#include <string>
+
+namespace helix::onnximport {
+
+/// Where external data may lie; all real paths.
+struct Directories {
+  std::string given;       ///< the directory of the path that was given
+  std::string resolved;    ///< the directory of the file that this path resolves to
+  std::string weightsRoot; ///< empty if none was given
+};
+
+/// A tensor of known shape and type, with its bytes in the protobuf or in a file.
+struct StoredTensor {
+  const onnx::TensorProto *proto = nullptr;
+  /// Of the initializer, or of the value that a Constant node makes.
+  std::string name;
+  llvm::SmallVector<int64_t> shape;
+  int64_t elements = 0;
+  int64_t bytes = 0;
+  /// Real path of the file with its bytes; empty if they are in the protobuf.
+  std::string path;
+  /// The same relative to the model's directory.
+  std::string file;
+  /// First byte in the file.
+  int64_t offset = 0;
+
+  bool isExternal() const { return !path.empty(); }
+  bool isInteger() const {
+    return proto->data_type() == onnx::TensorProto::INT32 || proto->data_type() == onnx::TensorProto::INT64;
+  }
+  /// f32, f16 or bf16; null for other types.
+  mlir::Type floatType(mlir::MLIRContext *context) const;
+};
+
+/// Checks a tensor's type, shape and data, and that external data lies where it may and is as long as it must be.
+llvm::FailureOr<StoredTensor> describe(mlir::MLIRContext *context, llvm::StringRef name,
+                                       const onnx::TensorProto &tensor, const Directories &directories);
+
+/// The tensor's elements, row-major and little-endian. Reads external data.
+llvm::FailureOr<std::string> bytesOf(mlir::MLIRContext *context, const StoredTensor &tensor);
+
+/// `path` as seen from `directory`; both absolute and without dots.
+std::string relativePath(llvm::StringRef path, llvm::StringRef directory);
+
+} // namespace helix::onnximport
+
+#endif // HELIX_LIB_IMPORT_ONNX_STOREDTENSOR_H

@@ -1,0 +1,156 @@
+//===- Attention.cpp - Appending to caches, attention over them, merging -----===//
+#include "lib/Interpreter/Ops.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace helix;
+
+static constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// The cache of a value, if the value is the cache's newest version.
+static FailureOr<Cache *> current(Operation *op, const RankValue &value) {
+  if (value.version != value.cache->version)
+    return op->emitOpError("reads a cache that was appended to since");
+  return value.cache;
+}
+
+static FailureOr<RankValues> append(KVAppendOp op, ArrayRef<RankValues> operands, Machine &machine) {
+  KVType type = op.getCache().getType();
+  SmallVector<Cache *> caches;
+  for (const RankValue &value : operands[4]) {
+    FailureOr<Cache *> cache = current(op, value);
+    if (failed(cache))
+      return failure();
+    caches.push_back(*cache);
+  }
+
+  RankValues result;
+  // Per rank and token, whether the rank wrote it.
+  std::vector<std::vector<bool>> wrote(machine.ranks());
+  for (int64_t rank = 0; rank < machine.ranks(); ++rank) {
+    const Tensor &key = *operands[0][rank].tensor, &value = *operands[1][rank].tensor;
+    const Tensor &past = *operands[2][rank].tensor, &qLen = *operands[3][rank].tensor;
+    Cache &cache = *caches[rank];
+    for (int64_t b = 0; b < key.shape[0]; ++b)
+      for (int64_t t = 0; t < std::min<int64_t>(key.shape[1], qLen.values[b]); ++t) {
+        int64_t position = past.values[b] + t;
+        if (position < 0 || position >= type.getCapacity())
+          return op.emitOpError() << "appends at position " << position << " of slot " << b << ", but the capacity is "
+                                  << type.getCapacity();
+        bool writes = owner(type, position) == cache.kvpRank;
+        wrote[rank].push_back(writes);
+        for (int64_t h = 0; writes && h < type.getHeads(); ++h)
+          cache.write(b, local(type, position), h, key.at({b, t, h}), value.at({b, t, h}));
+      }
+    ++cache.version;
+    result.push_back(RankValue(cache));
+  }
+
+  for (int64_t rank = 0; rank < machine.ranks(); ++rank)
+    for (size_t token = 0; token < wrote[rank].size(); ++token) {
+      int64_t writers =
+          type.getKvp() == 1 ? wrote[rank][token] : llvm::count_if(machine.group(rank, Axis::Kvp), [&](int64_t peer) {
+            return token < wrote[peer].size() && wrote[peer][token];
+          });
+      if (writers != 1)
+        return op.emitOpError() << "token " << token << " of this append is written by " << writers << " ranks";
+    }
+  return result;
+}
+
+SmallVector<int64_t> helix::heldPlaces(const Cache &cache, int64_t length) {
+  SmallVector<int64_t> places;
+  for (int64_t position = 0; position < length; ++position)
+    if (owner(cache.type, position) == cache.kvpRank)
+      places.push_back(local(cache.type, position));
+  return places;
+}
+
+RankValue helix::attend(const AttentionInputs &in, int64_t heads, Places visible) {
+  const Tensor &q = in.q;
+  KVType type = in.cache.type;
+  int64_t batch = q.shape[0], tokens = q.shape[1], group = q.shape[2] / type.getHeads();
+  Tensor o({batch, tokens, heads, type.getValueDim()});
+  Tensor lse({batch, tokens, heads}, -kInfinity);
+  for (int64_t b = 0; b < batch; ++b)
+    for (int64_t t = 0; t < std::min<int64_t>(tokens, in.qLen.values[b]); ++t) {
+      SmallVector<int64_t> places = visible(in.cache, static_cast<int64_t>(in.past.values[b]) + t + 1);
+      for (int64_t h = 0; h < q.shape[2] && !places.empty(); ++h) {
+        std::vector<double> scores;
+        for (int64_t place : places) {
+          const double *key = in.cache.key(b, place, h / group), *query = q.at({b, t, h});
+          double score = 0;
+          for (int64_t d = 0; d < type.getKeyDim(); ++d)
+            score += query[d] * key[d];
+          scores.push_back(score * in.scale);
+        }
+        double max = -kInfinity, sum = 0;
+        for (double score : scores)
+          max = std::max(max, score);
+        for (double score : scores)
+          sum += std::exp(score - max);
+        for (auto [place, score] : llvm::zip(places, scores)) {
+          const double *value = in.cache.value(b, place, h / group);
+          for (int64_t d = 0; d < type.getValueDim(); ++d)
+            o.at({b, t, h})[d] += std::exp(score - max) / sum * value[d];
+        }
+        *lse.at({b, t, h}) = max + std::log(sum);
+      }
+    }
+  return RankValue(std::move(o), std::move(lse));
+}
+
+template <typename Op> static FailureOr<RankValue> attention(Op op, Operands operands, int64_t) {
+  FailureOr<Cache *> cache = current(op, operands[1]);
+  if (failed(cache))
+    return failure();
+  auto shaped = llvm::cast<RankedTensorType>([&]() -> Type {
+    if constexpr (std::is_same_v<Op, PartialAttentionOp>)
+      return op.getResult().getType().getValue();
+    else
+      return op.getResult().getType();
+  }());
+  RankValue result =
+      attend({*operands[0].tensor, **cache, *operands[2].tensor, *operands[3].tensor, op.getScale().convertToDouble()},
+             shaped.getDimSize(2), heldPlaces);
+  if constexpr (std::is_same_v<Op, AttentionOp>)
+    result.lse = nullptr;
+  return result;
+}
+
+Tensor helix::merge(const Tensor &stacked, double (*weight)(double lse, double max)) {
+  int64_t peers = stacked.shape[0], width = stacked.width() - 1;
+  Tensor result({stacked.shape[1], stacked.shape[2], stacked.shape[3], width});
+  int64_t rows = result.size() / width;
+  for (int64_t row = 0; row < rows; ++row) {
+    auto part = [&](int64_t peer) { return &stacked.values[(peer * rows + row) * (width + 1)]; };
+    double max = -kInfinity, sum = 0;
+    for (int64_t peer = 0; peer < peers; ++peer)
+      max = std::max(max, part(peer)[width]);
+    double *o = &result.values[row * width];
+    for (int64_t peer = 0; peer < peers; ++peer) {
+      double w = weight(part(peer)[width], max);
+      if (w == 0)
+        continue;
+      sum += w;
+      for (int64_t d = 0; d < width; ++d)
+        o[d] += w * part(peer)[d];
+    }
+    for (int64_t d = 0; sum != 0 && d < width; ++d)
+      o[d] /= sum;
+  }
+  return result;
+}
+
+static FailureOr<RankValue> mergeAttention(MergeAttentionOp, Operands operands, int64_t) {
+  return RankValue(
+      merge(*operands[0].tensor, [](double lse, double max) { return lse == -kInfinity ? 0 : std::exp(lse - max); }));
+}
+
+void helix::addAttentionOps(OpTable &table) {
+  addJoint<KVAppendOp>(table, append);
+  addLocal<AttentionOp>(table, attention<AttentionOp>);
+  addLocal<PartialAttentionOp>(table, attention<PartialAttentionOp>);
+  addLocal<MergeAttentionOp>(table, mergeAttention);
+}

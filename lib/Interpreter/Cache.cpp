@@ -1,0 +1,49 @@
+//===- Cache.cpp - One rank's share of a layer's KV cache --------------------===//
+#include "lib/Interpreter/Cache.h"
+
+#include "lib/Interpreter/Tensor.h"
+
+using namespace helix;
+
+Cache::Cache(KVType type, int64_t kvpRank, double unwritten)
+    : type(type), kvpRank(kvpRank), unwritten(unwritten), keys(type.getSlots()), values(type.getSlots()),
+      nothing(std::max(type.getKeyDim(), type.getValueDim()), unwritten) {}
+
+/// Where `head` of `place` starts in a slot's storage of `dim` elements per head.
+static int64_t start(KVType type, int64_t place, int64_t head, int64_t dim) {
+  return (place * type.getHeads() + head) * dim;
+}
+
+const double *Cache::key(int64_t slot, int64_t place, int64_t head) const {
+  size_t at = start(type, place, head, type.getKeyDim());
+  return at < keys[slot].size() ? keys[slot].data() + at : nothing.data();
+}
+
+const double *Cache::value(int64_t slot, int64_t place, int64_t head) const {
+  size_t at = start(type, place, head, type.getValueDim());
+  return at < values[slot].size() ? values[slot].data() + at : nothing.data();
+}
+
+void Cache::write(int64_t slot, int64_t place, int64_t head, const double *key, const double *value) {
+  auto store = [&](std::vector<double> &storage, int64_t dim, const double *from) {
+    size_t end = start(type, place + 1, 0, dim);
+    if (storage.size() < end)
+      storage.resize(end, unwritten);
+    for (int64_t d = 0; d < dim; ++d)
+      storage[start(type, place, head, dim) + d] = roundTo(type.getElement(), from[d]);
+  };
+  store(keys[slot], type.getKeyDim(), key);
+  store(values[slot], type.getValueDim(), value);
+}
+
+void Cache::truncate(int64_t slot, int64_t length) {
+  // Places ascend with positions, so those to forget are the ones from the first forgotten position on.
+  int64_t kept = 0;
+  for (int64_t position = 0; position < length; ++position)
+    kept += owner(type, position) == kvpRank;
+  auto forget = [&](std::vector<double> &storage, int64_t dim) {
+    storage.resize(std::min<size_t>(storage.size(), start(type, kept, 0, dim)));
+  };
+  forget(keys[slot], type.getKeyDim());
+  forget(values[slot], type.getValueDim());
+}

@@ -1,0 +1,38 @@
+//===- Ops.h - The formulas that mutants bend --------------------------------===//
+#ifndef HELIX_INTERPRETER_OPS_H
+#define HELIX_INTERPRETER_OPS_H
+
+#include "lib/Interpreter/Machine.h"
+
+#include "llvm/ADT/STLFunctionalExtras.h"
+
+namespace helix {
+
+/// `x` [batch, tokens, heads, dim] with token t of sequence b rotated for position(b, t).
+Tensor rotate(const Tensor &x, const Tensor &cos, const Tensor &sin, bool interleaved,
+              llvm::function_ref<int64_t(int64_t, int64_t)> position);
+
+/// Places of a rank's storage: those that attention over `length` tokens reads, or that a token is written to.
+using Places = llvm::SmallVector<int64_t> (*)(const Cache &cache, int64_t lengthOrPosition);
+/// The places that hold the global positions below `length`, ascending.
+llvm::SmallVector<int64_t> heldPlaces(const Cache &cache, int64_t length);
+
+/// What an attention reads, on one rank.
+struct AttentionInputs {
+  const Tensor &q;
+  const Cache &cache;
+  const Tensor &past, &qLen;
+  double scale;
+};
+
+/// Attention output [batch, tokens, heads, value_dim] and log-sum-exp [batch, tokens, heads] over the visible places;
+/// 0 and −inf for unused tokens, for heads that `q` lacks and where nothing is visible.
+RankValue attend(const AttentionInputs &in, int64_t heads, Places visible);
+
+/// `stacked` [peer, batch, tokens, heads, value_dim + 1] merged: Σ w_j o_j / Σ w_j, zero if every w_j is zero, with
+/// w_j = weight(lse_j, max lse), which is zero for a peer that is skipped.
+Tensor merge(const Tensor &stacked, double (*weight)(double lse, double max));
+
+} // namespace helix
+
+#endif // HELIX_INTERPRETER_OPS_H

@@ -1,0 +1,86 @@
+//===- Weights.cpp - What a rank holds of a weight ---------------------------===//
+#include "lib/Interpreter/Weights.h"
+
+#include "llvm/ADT/APFloat.h"
+#include "llvm/Support/Endian.h"
+#include "llvm/Support/Path.h"
+
+using namespace mlir;
+using namespace helix;
+
+/// Element `index` of the little-endian tensor in `bytes`.
+static double element(StringRef bytes, FloatType type, int64_t index) {
+  const char *at = bytes.data() + index * (type.getWidth() / 8);
+  if (type.isF32())
+    return llvm::bit_cast<float>(llvm::support::endian::read32le(at));
+  APInt bits(16, llvm::support::endian::read16le(at));
+  return llvm::APFloat(type.getFloatSemantics(), bits).convertToDouble();
+}
+
+FailureOr<StringRef> Weights::bytes(WeightOp op) {
+  std::unique_ptr<llvm::MemoryBuffer> &file = files[op.getFile().str()];
+  if (!file) {
+    SmallString<128> path(directory);
+    llvm::sys::path::append(path, op.getFile());
+    auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false, /*RequiresNullTerminator=*/false);
+    if (!buffer)
+      return op.emitOpError() << "cannot read " << path << ": " << buffer.getError().message();
+    file = std::move(*buffer);
+  }
+  StringRef all = file->getBuffer();
+  if (op.getOffset() > all.size() || op.getLength() > all.size() - op.getOffset())
+    return op.emitOpError() << "needs bytes [" << op.getOffset() << ", +" << op.getLength() << ") of " << op.getFile()
+                            << ", which has " << all.size();
+  return all.substr(op.getOffset(), op.getLength());
+}
+
+/// The range of dimension `d` of the stored tensor that `rank` holds.
+static std::pair<int64_t, int64_t> share(WeightOp op, unsigned d, MeshAttr mesh, int64_t rank) {
+  int64_t lo = op.windowOffset()[d], hi = lo + op.windowSize()[d];
+  for (SplitAttr split : op.splits(d)) {
+    lo = std::min(lo + mesh.coordinate(split.getAxis(), rank) * split.getChunk(), hi);
+    hi = std::min(lo + split.getChunk(), hi);
+  }
+  return {lo, hi};
+}
+
+FailureOr<TensorRef> Weights::load(WeightOp op, MeshAttr mesh, int64_t rank) {
+  TensorRef &weight = loaded[{op, rank}];
+  if (weight)
+    return weight;
+  if (op.getSlice() && !mesh)
+    return op.emitOpError("is sliced over a mesh, but the module has no mesh");
+  FailureOr<StringRef> data = bytes(op);
+  if (failed(data))
+    return failure();
+  RankedTensorType stored = op.storedType();
+  int64_t dims = stored.getRank();
+  SmallVector<int64_t> lo(dims), size(dims);
+  for (int64_t d = 0; d < dims; ++d) {
+    auto [begin, end] = share(op, d, mesh, rank);
+    lo[d] = begin;
+    size[d] = end - begin;
+    if (size[d] > op.getType().getDimSize(d))
+      return op.emitOpError() << "rank " << rank << "'s share of dimension " << d << " is " << size[d]
+                              << " elements, more than the local size";
+  }
+
+  // What the share does not fill stays zero.
+  auto result = std::make_shared<Tensor>(op.getType().getShape());
+  for (int64_t flat = 0; flat < result->size(); ++flat) {
+    int64_t source = 0, rest = flat, stride = 1;
+    bool inside = true;
+    for (int64_t d = dims - 1; d >= 0; --d) {
+      int64_t index = rest % result->shape[d];
+      rest /= result->shape[d];
+      inside &= index < size[d];
+      source += (lo[d] + index) * stride;
+      stride *= stored.getDimSize(d);
+    }
+    if (inside)
+      result->values[flat] =
+          roundTo(op.getType().getElementType(), element(*data, cast<FloatType>(stored.getElementType()), source));
+  }
+  weight = std::move(result);
+  return weight;
+}

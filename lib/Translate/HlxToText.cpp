@@ -1,0 +1,189 @@
+//===- HlxToText.cpp - An artifact as text ---------------------------------===//
+#include "lib/Translate/HlxToText.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Format.h"
+
+namespace helix {
+namespace {
+
+using namespace artifact;
+using llvm::raw_ostream;
+
+/// An element of a list that may be absent.
+template <typename List> auto each(const List *list) {
+  return list ? llvm::make_range(list->begin(), list->end()) : llvm::make_range(typename List::const_iterator{nullptr, 0}, typename List::const_iterator{nullptr, 0});
+}
+
+struct Printer {
+  const Artifact &artifact;
+  raw_ostream &out;
+
+  raw_ostream &quoted(const flatbuffers::String *text) {
+    out << '"';
+    if (text)
+      out.write_escaped(text->c_str());
+    return out << '"';
+  }
+
+  void weight(const Weight &weight) {
+    out << "weight ";
+    quoted(weight.name()) << " " << EnumNameWeightUse(weight.use()) << " " << EnumNameDType(weight.dtype()) << " [";
+    llvm::interleaveComma(*weight.dims(), out, [&](const WeightDim *dim) { out << dim->local(); });
+    out << "] of file " << weight.file() << ", bytes " << weight.offset() << " + " << weight.length() << ", "
+        << EnumNameDType(weight.stored_dtype()) << " [";
+    llvm::interleaveComma(*weight.dims(), out, [&](const WeightDim *dim) {
+      out << dim->stored();
+      if (dim->window_size() != dim->stored())
+        out << " from " << dim->window_offset() << " take " << dim->window_size();
+      for (const Split *split : each(dim->splits()))
+        out << " by " << EnumNameAxis(split->axis()) << " in " << split->chunk();
+    });
+    out << "]\n";
+  }
+
+  void operand(const Operand &operand) {
+    out << EnumNameSpace(operand.space());
+    if (operand.space() == Space::Device || operand.space() == Space::Comm)
+      out << " " << operand.offset() << " + " << operand.bytes();
+    else
+      out << " " << operand.index();
+  }
+
+  void operands(const flatbuffers::Vector<flatbuffers::Offset<Operand>> *list) {
+    out << "(";
+    llvm::interleaveComma(each(list), out, [&](const Operand *it) { operand(*it); });
+    out << ")";
+  }
+
+  void work(const Command &command) {
+    auto sizes = [&](std::initializer_list<std::pair<const char *, uint64_t>> list) {
+      for (auto [name, value] : list)
+        out << " " << name << " " << value;
+    };
+    switch (command.work_type()) {
+    case Work::Embedding: {
+      const auto &w = *command.work_as_Embedding();
+      return sizes({{"rows", w.rows()}, {"vocabulary", w.vocabulary()}, {"hidden", w.hidden()}});
+    }
+    case Work::Linear: {
+      const auto &w = *command.work_as_Linear();
+      return sizes({{"rows", w.rows()}, {"k", w.k()}, {"n", w.n()}});
+    }
+    case Work::KvAppend: {
+      const auto &w = *command.work_as_KvAppend();
+      return sizes({{"batch", w.batch()}, {"tokens", w.tokens()}, {"heads", w.heads()}, {"key_dim", w.key_dim()},
+                    {"value_dim", w.value_dim()}});
+    }
+    case Work::PartialAttention: {
+      const auto &w = *command.work_as_PartialAttention();
+      sizes({{"batch", w.batch()}, {"tokens", w.tokens()}, {"heads", w.heads()}, {"padded_heads", w.padded_heads()},
+             {"key_dim", w.key_dim()}, {"value_dim", w.value_dim()}});
+      out << " scale " << llvm::format("%.9g", w.scale());
+      return;
+    }
+    case Work::MergeAttention: {
+      const auto &w = *command.work_as_MergeAttention();
+      return sizes({{"peers", w.peers()}, {"batch", w.batch()}, {"tokens", w.tokens()}, {"heads", w.heads()},
+                    {"value_dim", w.value_dim()}});
+    }
+    case Work::LastToken: {
+      const auto &w = *command.work_as_LastToken();
+      return sizes({{"batch", w.batch()}, {"tokens", w.tokens()}, {"hidden", w.hidden()}});
+    }
+    case Work::Generated:
+      out << " ";
+      quoted(artifact.kernels()->Get(command.work_as_Generated()->kernel())->symbol());
+      return;
+    case Work::AllToAll: {
+      const auto &w = *command.work_as_AllToAll();
+      out << " over " << EnumNameAxis(w.axis());
+      return sizes({{"chunk", w.chunk()}});
+    }
+    case Work::AllReduce: {
+      const auto &w = *command.work_as_AllReduce();
+      out << " over " << EnumNameAxis(w.axis());
+      return sizes({{"elements", w.elements()}});
+    }
+    case Work::NONE:
+      return;
+    }
+  }
+
+  void cost(const Cost &cost) {
+    auto terms = [&](const char *unit, double constant, double query, double cached, double both) {
+      out << llvm::format(" %.0f", constant);
+      if (query != 0)
+        out << llvm::format(" + %.10g q", query);
+      if (cached != 0)
+        out << llvm::format(" + %.10g s", cached);
+      if (both != 0)
+        out << llvm::format(" + %.10g q s", both);
+      out << " " << unit;
+    };
+    terms("bytes,", cost.bytes(), cost.bytes_per_query(), cost.bytes_per_cached(), cost.bytes_per_query_cached());
+    terms("flops", cost.flops(), cost.flops_per_query(), cost.flops_per_cached(), cost.flops_per_query_cached());
+  }
+
+  void entry(const Entry &entry) {
+    out << "entry " << EnumNameEntryKind(entry.kind()) << ": batch " << entry.batch() << ", tokens " << entry.tokens()
+        << ", logits " << EnumNameLogitRows(entry.logits()) << " at ";
+    operand(*entry.logits_operand());
+    out << ", device arena " << entry.device_bytes() << " bytes, comm arena " << entry.comm_bytes() << " bytes\n";
+    for (const Command *command : each(entry.commands())) {
+      out << "  " << EnumNameWork(command->work_type());
+      work(*command);
+      out << " ";
+      operands(command->inputs());
+      out << " -> ";
+      operands(command->outputs());
+      out << " stream " << command->stream() << " phase " << EnumNamePhase(command->phase()) << " source ";
+      quoted(command->source());
+      if (command->cost()) {
+        out << " cost";
+        cost(*command->cost());
+      }
+      out << "\n";
+    }
+  }
+
+  void run() {
+    out << "compiler ";
+    quoted(artifact.compiler()) << "\n";
+    const Mesh &mesh = *artifact.mesh();
+    out << "mesh tpa " << mesh.tpa() << ", kvp " << mesh.kvp() << ", ep " << mesh.ep() << ", tpf " << mesh.tpf() << "\n";
+    out << "vocabulary " << artifact.vocabulary() << ", of a rank " << artifact.local_vocabulary() << "\n";
+    const KvLayout &kv = *artifact.kv();
+    out << "kv slots " << kv.slots() << ", capacity " << kv.capacity() << ", block " << kv.block() << "\n";
+    for (const KvLayer *layer : each(kv.layers()))
+      out << "  layer heads " << layer->heads() << ", key_dim " << layer->key_dim() << ", value_dim "
+          << layer->value_dim() << ", " << EnumNameDType(layer->dtype()) << "\n";
+    for (const WeightFile *file : each(artifact.files())) {
+      out << "file ";
+      quoted(file->path()) << " of " << file->bytes() << " bytes\n";
+    }
+    for (const Weight *it : each(artifact.weights()))
+      weight(*it);
+    for (const Image *image : each(artifact.images())) {
+      out << "image ";
+      quoted(image->triple()) << " ";
+      quoted(image->features()) << " of " << image->code()->size() << " bytes, checksum "
+                                << llvm::format_hex(image->checksum(), 18) << "\n";
+    }
+    for (const Kernel *kernel : each(artifact.kernels())) {
+      out << "kernel ";
+      quoted(kernel->symbol()) << " in image " << kernel->image() << ", groups " << kernel->groups() << ", buffers [";
+      llvm::interleaveComma(each(kernel->buffers()), out, [&](uint64_t bytes) { out << bytes; });
+      out << "]\n";
+    }
+    for (const Entry *it : each(artifact.entries()))
+      entry(*it);
+  }
+};
+
+} // namespace
+
+void printArtifact(const Artifact &artifact, raw_ostream &output) { Printer{artifact, output}.run(); }
+
+} // namespace helix

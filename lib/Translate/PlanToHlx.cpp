@@ -1,0 +1,367 @@
+//===- PlanToHlx.cpp - From the plan dialect to an artifact ----------------===//
+#include "lib/Translate/PlanToHlx.h"
+
+#include "dialects/Plan/Plan.h"
+#include "helix/Errors.h"
+#include "lib/Artifact/Writer.h"
+
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
+
+#include <filesystem>
+
+using namespace mlir;
+
+namespace helix {
+namespace {
+
+using namespace artifact;
+
+InFlightDiagnostic invalid(Operation *op) { return op->emitError(errorPrefix(ErrorCode::PlanInvalid)); }
+
+DType dtypeOf(Type type) {
+  return type.isF16() ? DType::F16 : type.isBF16() ? DType::BF16 : DType::F32;
+}
+
+artifact::Axis axisOf(helix::Axis axis) { return static_cast<artifact::Axis>(axis); }
+static_assert(int(artifact::Axis::Tpf) == int(helix::Axis::Tpf) && int(artifact::Axis::Kvp) == int(helix::Axis::Kvp));
+static_assert(int(artifact::WeightUse::Vector) == int(plan::WeightUse::Vector));
+static_assert(int(artifact::EntryKind::Prefill) == int(helix::EntryKind::Prefill));
+static_assert(int(artifact::LogitRows::All) == int(helix::LogitRows::All));
+
+/// The name in a location: that of the ONNX node.
+StringRef nameIn(Location location) {
+  if (auto name = dyn_cast<NameLoc>(location))
+    return name.getName().getValue();
+  if (auto fused = dyn_cast<FusedLoc>(location))
+    for (Location part : fused.getLocations())
+      if (StringRef name = nameIn(part); !name.empty())
+        return name;
+  return {};
+}
+
+struct Writer {
+  ModuleOp module;
+  const HlxPaths &paths;
+  MeshAttr mesh;
+  ArtifactT artifact;
+  llvm::StringMap<uint32_t> files;
+  DenseMap<Attribute, uint32_t> weights, images, kernels; ///< symbol → index
+  SmallVector<Type> caches;                               ///< of every entry
+
+  Writer(ModuleOp module, const HlxPaths &paths) : module(module), paths(paths) {}
+
+  //===--------------------------------------------------------------------===//
+  // Tables
+  //===--------------------------------------------------------------------===//
+
+  /// Index of the file in the artifact's list.
+  FailureOr<uint32_t> fileOf(plan::WeightOp weight) {
+    StringRef name = weight.getFile();
+    auto [it, isNew] = files.try_emplace(name, files.size());
+    if (!isNew)
+      return it->second;
+    SmallString<256> path(paths.weights), directory;
+    llvm::sys::path::append(path, name);
+    llvm::sys::fs::file_status status;
+    if (llvm::sys::fs::status(path, status) || status.type() != llvm::sys::fs::file_type::regular_file)
+      return weight.emitError(errorPrefix(ErrorCode::WeightFileMissing))
+             << "weight '" << weight.getName() << "' is in '" << path << "', which is no file; give the model's "
+             << "directory";
+    auto file = std::make_unique<WeightFileT>();
+    // Weights may lie behind a link; the artifact's own path is taken as it is given, so that it can be moved with them.
+    SmallString<256> root;
+    if (llvm::sys::fs::real_path(paths.weights, root) || llvm::sys::fs::real_path(paths.artifact, directory))
+      return weight.emitError(errorPrefix(ErrorCode::WeightFileMissing))
+             << "'" << paths.artifact << "', where the artifact would go, or '" << paths.weights
+             << "', the model's directory, does not exist";
+    llvm::sys::path::append(root, name);
+    file->path = std::filesystem::path(root.str().str()).lexically_normal().lexically_relative(directory.str().str());
+    file->bytes = status.getSize();
+    artifact.files.push_back(std::move(file));
+    return it->second;
+  }
+
+  LogicalResult add(plan::WeightOp op) {
+    FailureOr<uint32_t> file = fileOf(op);
+    if (failed(file))
+      return failure();
+    auto stored = cast<RankedTensorType>(op.getStored()), local = cast<RankedTensorType>(op.getType());
+    auto weight = std::make_unique<WeightT>();
+    weight->name = op.getName();
+    weight->file = *file;
+    weight->offset = op.getOffset();
+    weight->length = op.getLength();
+    weight->stored_dtype = dtypeOf(stored.getElementType());
+    weight->dtype = dtypeOf(local.getElementType());
+    weight->use = static_cast<artifact::WeightUse>(op.getUse());
+    for (int64_t d = 0; d < stored.getRank(); ++d) {
+      auto dim = std::make_unique<WeightDimT>();
+      dim->stored = stored.getDimSize(d);
+      dim->window_offset = op.getWindowOffset() ? (*op.getWindowOffset())[d] : 0;
+      dim->window_size = op.getWindowSize() ? (*op.getWindowSize())[d] : stored.getDimSize(d);
+      if (ArrayAttr slice = op.getSliceAttr())
+        for (Attribute attribute : cast<ArrayAttr>(slice[d])) {
+          auto split = std::make_unique<SplitT>();
+          split->axis = axisOf(cast<SplitAttr>(attribute).getAxis());
+          split->chunk = cast<SplitAttr>(attribute).getChunk();
+          dim->splits.push_back(std::move(split));
+        }
+      dim->local = local.getDimSize(d);
+      weight->dims.push_back(std::move(dim));
+    }
+    weights[op.getSymNameAttr()] = artifact.weights.size();
+    artifact.weights.push_back(std::move(weight));
+    return success();
+  }
+
+  LogicalResult add(plan::ImageOp op) {
+    auto image = std::make_unique<ImageT>();
+    image->triple = op.getTriple();
+    image->features = op.getFeatures();
+    auto bytes = op.getCode().getValues<uint8_t>();
+    image->code.assign(bytes.begin(), bytes.end());
+    images[op.getSymNameAttr()] = artifact.images.size();
+    artifact.images.push_back(std::move(image));
+    return success();
+  }
+
+  LogicalResult add(plan::KernelOp op) {
+    auto kernel = std::make_unique<KernelT>();
+    kernel->symbol = op.getSymName();
+    auto image = images.find(op.getImageAttr().getAttr());
+    if (image == images.end())
+      return invalid(op) << "the image must stand before its kernels";
+    kernel->image = image->second;
+    if (op.getGroups() > std::numeric_limits<uint32_t>::max())
+      return invalid(op) << "a kernel has fewer than 2^32 groups";
+    kernel->groups = op.getGroups();
+    kernel->buffers.assign(op.getBuffers().begin(), op.getBuffers().end());
+    kernels[op.getSymNameAttr()] = artifact.kernels.size();
+    artifact.kernels.push_back(std::move(kernel));
+    return success();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Entries
+  //===--------------------------------------------------------------------===//
+
+  FailureOr<std::unique_ptr<OperandT>> operand(Operation *user, Value value) {
+    auto operand = std::make_unique<OperandT>();
+    if (isa<RankedTensorType>(value.getType()))
+      operand->bytes = plan::bytesOf(value.getType());
+    // A cache is the entry's argument, however often it was appended to.
+    while (auto append = value.getDefiningOp<plan::KVAppendOp>())
+      value = append.getCache();
+    if (auto argument = dyn_cast<BlockArgument>(value)) {
+      bool isCache = isa<KVType>(argument.getType());
+      operand->space = isCache ? Space::Kv : Space::Input;
+      operand->index = argument.getArgNumber() - (isCache ? kInputs : 0);
+      return operand;
+    }
+    if (auto get = value.getDefiningOp<plan::GetWeightOp>()) {
+      auto weight = weights.find(get.getWeightAttr().getAttr());
+      if (weight == weights.end())
+        return invalid(user) << "weight " << get.getWeightAttr() << " must stand before the entries";
+      operand->space = Space::Weight;
+      operand->index = weight->second;
+      return operand;
+    }
+    ArrayAttr places = value.getDefiningOp<plan::CommandOpInterface>().getPlacesAttr();
+    if (!places)
+      return user->emitError(errorPrefix(ErrorCode::PlanIncomplete))
+             << "an operand has no place; run helix-place and helix-verify-plan";
+    auto place = cast<plan::PlaceAttr>(places[cast<OpResult>(value).getResultNumber()]);
+    operand->space = place.getArena() == plan::Arena::Comm ? Space::Comm : Space::Device;
+    operand->offset = place.getOffset();
+    return operand;
+  }
+
+  void setWork(WorkUnion &work, Operation *op) {
+    llvm::TypeSwitch<Operation *>(op)
+        .Case([&](plan::EmbeddingOp op) {
+          EmbeddingT t;
+          t.rows = op.getRows(), t.vocabulary = op.getVocabulary(), t.hidden = op.getHidden();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::LinearOp op) {
+          LinearT t;
+          t.rows = op.getRows(), t.k = op.getK(), t.n = op.getN();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::KVAppendOp op) {
+          KVType cache = op.getCache().getType();
+          KvAppendT t;
+          t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = cache.getHeads();
+          t.key_dim = cache.getKeyDim(), t.value_dim = cache.getValueDim();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::PartialAttentionOp op) {
+          KVType cache = op.getCache().getType();
+          PartialAttentionT t;
+          t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = op.getHeads();
+          t.padded_heads = op.getPaddedHeads(), t.key_dim = cache.getKeyDim(), t.value_dim = cache.getValueDim();
+          t.scale = op.getScale().convertToDouble();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::MergeAttentionOp op) {
+          MergeAttentionT t;
+          t.peers = op.getPeers(), t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = op.getHeads();
+          t.value_dim = op.getValueDim();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::LastTokenOp op) {
+          LastTokenT t;
+          t.batch = op.getBatch(), t.tokens = op.getTokens(), t.hidden = op.getHidden();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::LaunchOp op) {
+          GeneratedT t;
+          t.kernel = kernels[op.getKernelAttr().getAttr()];
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::AllToAllOp op) {
+          AllToAllT t;
+          t.axis = axisOf(op.getAxis()), t.chunk = op.chunkBytes();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::AllReduceOp op) {
+          AllReduceT t;
+          t.axis = axisOf(op.getAxis()), t.elements = op.getResult().getType().getNumElements();
+          work.Set(std::move(t));
+        });
+  }
+
+  FailureOr<std::unique_ptr<CommandT>> command(plan::CommandOpInterface op) {
+    auto command = std::make_unique<CommandT>();
+    setWork(command->work, op);
+    for (Value value : op->getOperands()) {
+      FailureOr<std::unique_ptr<OperandT>> in = operand(op, value);
+      if (failed(in))
+        return failure();
+      command->inputs.push_back(std::move(*in));
+    }
+    for (Value value : op->getResults()) {
+      if (!isa<RankedTensorType>(value.getType()))
+        continue;
+      FailureOr<std::unique_ptr<OperandT>> out = operand(op, value);
+      if (failed(out))
+        return failure();
+      command->outputs.push_back(std::move(*out));
+    }
+    if (!op.getStreamAttr())
+      return op->emitError(errorPrefix(ErrorCode::PlanIncomplete)) << "the command is on no stream; run helix-schedule";
+    command->stream = op.getStreamAttr().getInt();
+    if (PhaseAttr phase = op.getPhaseAttr())
+      command->phase = phase.getValue() == helix::Phase::Kvp ? artifact::Phase::Kvp : artifact::Phase::Tp;
+    command->source = nameIn(op->getLoc());
+    plan::Cost cost = cast<plan::CostOpInterface>(op.getOperation()).getCost();
+    command->cost = std::make_unique<CostT>();
+    command->cost->bytes = cost.bytes;
+    command->cost->bytes_per_query = cost.bytesPerQuery;
+    command->cost->bytes_per_cached = cost.bytesPerCached;
+    command->cost->bytes_per_query_cached = cost.bytesPerQueryCached;
+    command->cost->flops = cost.flops;
+    command->cost->flops_per_query = cost.flopsPerQuery;
+    command->cost->flops_per_cached = cost.flopsPerCached;
+    command->cost->flops_per_query_cached = cost.flopsPerQueryCached;
+    return command;
+  }
+
+  LogicalResult addCaches(plan::EntryOp op) {
+    auto layout = std::make_unique<KvLayoutT>();
+    for (BlockArgument argument : op.getBody().front().getArguments().drop_front(kInputs)) {
+      auto cache = cast<KVType>(argument.getType());
+      layout->block = cache.getBlock();
+      layout->capacity = cache.getCapacity();
+      layout->slots = cache.getSlots();
+      auto layer = std::make_unique<KvLayerT>();
+      layer->heads = cache.getHeads();
+      layer->key_dim = cache.getKeyDim();
+      layer->value_dim = cache.getValueDim();
+      layer->dtype = dtypeOf(cache.getElement());
+      layout->layers.push_back(std::move(layer));
+    }
+    for (BlockArgument argument : op.getBody().front().getArguments().drop_front(kInputs)) {
+      auto cache = cast<KVType>(argument.getType());
+      if (cache.getBlock() != layout->block || static_cast<uint64_t>(cache.getCapacity()) != layout->capacity ||
+          cache.getSlots() != layout->slots || cache.getKvp() != mesh.getKvp())
+        return invalid(op) << "its caches must share slots, capacity, block and the mesh's kvp, but one is " << cache;
+    }
+    SmallVector<Type> types(llvm::drop_begin(op.getBody().getArgumentTypes(), kInputs));
+    if (artifact.kv && types != caches)
+      return invalid(op) << "its caches are not those of the entries before it";
+    caches = std::move(types);
+    artifact.kv = std::move(layout);
+    return success();
+  }
+
+  LogicalResult add(plan::EntryOp op) {
+    if (!op.getDeviceBytes() || !op.getCommBytes())
+      return op.emitError(errorPrefix(ErrorCode::PlanIncomplete)) << "the entry has no arenas; run helix-place";
+    if (failed(addCaches(op)))
+      return failure();
+    auto entry = std::make_unique<EntryT>();
+    EntryAttr signature = op.getSignature();
+    entry->kind = static_cast<artifact::EntryKind>(signature.getKind());
+    entry->batch = signature.getBatch();
+    entry->tokens = signature.getTokens();
+    entry->logits = static_cast<artifact::LogitRows>(signature.getLogits());
+    entry->device_bytes = *op.getDeviceBytes();
+    entry->comm_bytes = *op.getCommBytes();
+    FailureOr<std::unique_ptr<OperandT>> logits = operand(op.getBody().front().getTerminator(), op.getLogits());
+    if (failed(logits))
+      return failure();
+    entry->logits_operand = std::move(*logits);
+    for (auto inner : op.getBody().front().getOps<plan::CommandOpInterface>()) {
+      FailureOr<std::unique_ptr<CommandT>> next = command(inner);
+      if (failed(next))
+        return failure();
+      entry->commands.push_back(std::move(*next));
+    }
+    artifact.entries.push_back(std::move(entry));
+    return success();
+  }
+
+  LogicalResult run() {
+    mesh = module->getAttrOfType<MeshAttr>(kMeshAttr);
+    auto vocabulary = module->getAttrOfType<IntegerAttr>("helix.vocabulary");
+    if (!mesh || !vocabulary || vocabulary.getInt() < 1)
+      return invalid(module) << "the module needs " << kMeshAttr << " and helix.vocabulary";
+    artifact.compiler = "helix " HELIX_VERSION;
+    artifact.mesh = std::make_unique<MeshT>();
+    artifact.mesh->tpa = mesh.getTpa();
+    artifact.mesh->kvp = mesh.getKvp();
+    artifact.mesh->ep = mesh.getEp();
+    artifact.mesh->tpf = mesh.getTpf();
+    artifact.vocabulary = vocabulary.getInt();
+    artifact.local_vocabulary = llvm::divideCeil(artifact.vocabulary, static_cast<uint64_t>(mesh.ranks()));
+    for (Operation &op : *module.getBody()) {
+      LogicalResult added = llvm::TypeSwitch<Operation *, LogicalResult>(&op)
+                                .Case<plan::WeightOp, plan::ImageOp, plan::KernelOp, plan::EntryOp>(
+                                    [&](auto typed) { return add(typed); })
+                                .Default([](Operation *other) -> LogicalResult {
+                                  return invalid(other) << other->getName() << " is no part of a plan";
+                                });
+      if (failed(added))
+        return failure();
+    }
+    sealKernels(artifact);
+    return success();
+  }
+
+  static constexpr unsigned kInputs = 3; ///< arguments before the caches
+};
+
+} // namespace
+
+std::optional<ArtifactT> planToArtifact(ModuleOp module, const HlxPaths &paths) {
+  Writer writer(module, paths);
+  if (failed(writer.run()))
+    return std::nullopt;
+  return std::move(writer.artifact);
+}
+
+} // namespace helix

@@ -1,0 +1,70 @@
+//===- AttentionPattern.cpp - What surrounds an attention that can be sharded ===//
+#include "passes/AttentionPattern.h"
+
+using namespace mlir;
+
+namespace helix {
+namespace {
+
+InFlightDiagnostic shapeError(Operation *op) {
+  return op->emitError(errorPrefix(ErrorCode::NotADecoder)) << "cannot shard " << op->getName() << ": ";
+}
+
+bool hasWeight(LinearOp linear) { return linear && linear.getWeight().getDefiningOp<WeightOp>(); }
+
+LogicalResult matchHeads(Value value, Operation *reader, SmallVectorImpl<Operation *> &heads) {
+  Operation *op = value.getDefiningOp();
+  if (!op || !isa<RopeOp, tensor::ExpandShapeOp>(op))
+    return shapeError(reader) << "its operand comes from "
+                              << (op ? op->getName().getStringRef() : StringRef("an argument"))
+                              << ", where helix.rope or tensor.expand_shape is expected";
+  if (!value.hasOneUse())
+    return shapeError(op) << "its result is split over heads for " << reader->getName()
+                          << " but also used elsewhere, where it must be whole";
+  heads.push_back(op);
+  if (auto rope = dyn_cast<RopeOp>(op))
+    return matchHeads(rope.getX(), op, heads);
+  auto expand = cast<tensor::ExpandShapeOp>(op);
+  SmallVector<ReassociationIndices> groups = expand.getReassociationIndices();
+  auto linear = expand.getSrc().getDefiningOp<LinearOp>();
+  if (expand.getResultType().getRank() != 4 || groups.size() != 3 || groups[2].size() != 2)
+    return shapeError(op) << "it must split [batch, tokens, heads * dim] into heads, but makes "
+                          << expand.getResultType() << " of " << expand.getSrcType();
+  if (!hasWeight(linear) || !isa<RankedTensorType>(linear.getResult().getType()) || !expand.getSrc().hasOneUse())
+    return shapeError(op) << "it must be the only reader of a helix.linear with a helix.weight";
+  heads.push_back(linear);
+  return success();
+}
+
+} // namespace
+
+FailureOr<AttentionPattern> matchAttention(AttentionOp attention) {
+  AttentionPattern pattern;
+  pattern.append = attention.getCache().getDefiningOp<KVAppendOp>();
+  if (!pattern.append)
+    return shapeError(attention) << "its cache must come from helix.kv_append";
+  if (failed(matchHeads(attention.getQ(), attention, pattern.heads)) ||
+      failed(matchHeads(pattern.append.getKey(), pattern.append, pattern.heads)) ||
+      failed(matchHeads(pattern.append.getValue(), pattern.append, pattern.heads)))
+    return failure();
+  Value result = attention.getResult();
+  if (result.hasOneUse())
+    pattern.collapse = dyn_cast<tensor::CollapseShapeOp>(*result.user_begin());
+  if (pattern.collapse && pattern.collapse.getResult().hasOneUse())
+    pattern.output = dyn_cast<LinearOp>(*pattern.collapse.getResult().user_begin());
+  if (!hasWeight(pattern.output) || pattern.collapse.getResultType().getRank() != 3 ||
+      !isa<RankedTensorType>(pattern.output.getResult().getType()))
+    return shapeError(attention)
+           << "its result must be collapsed to [batch, tokens, heads * dim] and read by one helix.linear alone";
+  return pattern;
+}
+
+FailureOr<LinearOp> matchHead(func::FuncOp entry) {
+  Value logits = entry.getBody().front().getTerminator()->getOperand(0);
+  auto linear = logits.getDefiningOp<LinearOp>();
+  if (!hasWeight(linear) || !logits.hasOneUse())
+    return shapeError(entry) << "the logits must come straight from one helix.linear";
+  return linear;
+}
+
+} // namespace helix

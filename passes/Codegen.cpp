@@ -1,0 +1,303 @@
+//===- Codegen.cpp - helix-codegen -----------------------------------------===//
+#include "dialects/Plan/Plan.h"
+#include "lib/Codegen/Cpu/Cpu.h"
+#include "passes/Entries.h"
+#include "passes/Passes.h"
+
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+
+namespace helix {
+#define GEN_PASS_DEF_CODEGEN
+#include "passes/Passes.h.inc"
+
+namespace {
+
+RankedTensorType tensorOf(Value value) { return cast<RankedTensorType>(value.getType()); }
+
+/// The tensor whose bytes a value of the helix dialect is.
+RankedTensorType bytesOfPartial(Value value) {
+  if (auto partial = dyn_cast<PartialType>(value.getType()))
+    return partial.getValue();
+  return tensorOf(value);
+}
+
+/// Rewrites entries, op by op, into plan entries of the same module.
+struct Converter {
+  ModuleOp module;
+  MeshAttr mesh;
+  SymbolTable symbols;
+  DenseMap<Attribute, StringAttr> weights; ///< a weight's attributes and use → its symbol
+  Operation *lastWeight = nullptr;
+
+  // The entry at hand.
+  OpBuilder builder;
+  IRMapping map;
+
+  Converter(ModuleOp module, MeshAttr mesh)
+      : module(module), mesh(mesh), symbols(module), builder(module.getContext()) {}
+
+  InFlightDiagnostic notFused(Operation *op) {
+    return op->emitError(errorPrefix(ErrorCode::NotFused)) << "no command does the work of " << op->getName() << ": ";
+  }
+
+  Value in(Value value) { return map.lookup(value); }
+  PhaseAttr phase(Operation *op) { return op->getAttrOfType<PhaseAttr>(kPhaseAttr); }
+
+  /// The one axis that covers the ranks along `axes`; nothing if there is none.
+  std::optional<Axis> single(ArrayRef<Axis> axes) {
+    if (axes.size() == 1)
+      return axes.front();
+    int64_t ranks = 1;
+    for (Axis axis : axes)
+      ranks *= mesh.size(axis);
+    return ranks == mesh.ranks() ? std::optional(Axis::N) : std::nullopt;
+  }
+
+  /// The module's weight with these attributes, for this use; entries share it.
+  Value weight(Value value, plan::WeightUse use) {
+    auto op = value.getDefiningOp<WeightOp>();
+    if (!op)
+      return in(value);
+    Attribute key = builder.getArrayAttr({op->getAttrDictionary(), TypeAttr::get(op.getType()),
+                                          plan::WeightUseAttr::get(builder.getContext(), use)});
+    StringAttr &symbol = weights[key];
+    if (!symbol) {
+      OpBuilder::InsertionGuard guard(builder);
+      builder.clearInsertionPoint();
+      auto shared = plan::WeightOp::create(builder, op.getLoc(), op.getName(), use, op.getType(), op.getName(),
+                                           op.getFile(), op.getOffset(), op.getLength(), op.getStored(),
+                                           op.getWindowOffsetAttr(), op.getWindowSizeAttr(), op.getSliceAttr());
+      // Renames it if the name is taken.
+      symbol = symbols.insert(shared, lastWeight ? std::next(lastWeight->getIterator()) : module.getBody()->begin());
+      lastWeight = shared;
+    }
+    return plan::GetWeightOp::create(builder, op.getLoc(), op.getType(), FlatSymbolRefAttr::get(symbol));
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Ops
+  //===--------------------------------------------------------------------===//
+
+  LogicalResult convert(EmbeddingOp op) {
+    RankedTensorType result = bytesOfPartial(op.getResult()), table = tensorOf(op.getTable());
+    int64_t hidden = table.getDimSize(1);
+    auto command = plan::EmbeddingOp::create(
+        builder, op.getLoc(), result, in(op.getIds()), weight(op.getTable(), plan::WeightUse::Table),
+        result.getNumElements() / hidden, table.getDimSize(0), hidden, nullptr, nullptr, phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(LinearOp op) {
+    RankedTensorType result = bytesOfPartial(op.getResult()), matrix = tensorOf(op.getWeight());
+    int64_t k = matrix.getDimSize(0), n = matrix.getDimSize(1);
+    auto command = plan::LinearOp::create(builder, op.getLoc(), result, in(op.getX()),
+                                          weight(op.getWeight(), plan::WeightUse::Linear), result.getNumElements() / n,
+                                          k, n, nullptr, nullptr, phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(KVAppendOp op) {
+    ArrayRef<int64_t> key = tensorOf(op.getKey()).getShape();
+    auto command = plan::KVAppendOp::create(builder, op.getLoc(), op.getResult().getType(), in(op.getKey()),
+                                            in(op.getValue()), in(op.getPast()), in(op.getQLen()), in(op.getCache()),
+                                            key[0], key[1], nullptr, nullptr, phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(PartialAttentionOp op) {
+    ArrayRef<int64_t> q = tensorOf(op.getQ()).getShape();
+    KVType cache = op.getCache().getType();
+    int64_t padded = op.getResult().getType().getValue().getDimSize(2), kvp = cache.getKvp();
+    // It writes straight into the packed send buffer.
+    auto send = RankedTensorType::get({kvp, q[0], q[1], padded / kvp, cache.getValueDim() + 1}, builder.getF32Type());
+    auto command = plan::PartialAttentionOp::create(builder, op.getLoc(), send, in(op.getQ()), in(op.getCache()),
+                                                    in(op.getPast()), in(op.getQLen()), q[0], q[1], q[2], padded,
+                                                    op.getScale(), nullptr, nullptr, phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(AllToAllOp op) {
+    Axis axis = op.getResult().getType().getAxis();
+    Value send = in(op.getInput());
+    // A rank alone has received what it sends.
+    if (mesh.size(axis) > 1)
+      send = plan::AllToAllOp::create(builder, op.getLoc(), op.getResult().getType().getValue(), send, axis,
+                                      mesh.size(axis), nullptr, nullptr, phase(op));
+    map.map(op.getResult(), send);
+    return success();
+  }
+
+  LogicalResult convert(MergeAttentionOp op) {
+    ArrayRef<int64_t> in5 = op.getInput().getType().getValue().getShape();
+    auto command = plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), in(op.getInput()),
+                                                  in5[0], in5[1], in5[2], in5[3], in5[4] - 1, nullptr, nullptr,
+                                                  phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(AllReduceOp op) {
+    ArrayRef<Axis> axes = op.getInput().getType().getAxes();
+    std::optional<Axis> axis = single(axes);
+    if (!axis)
+      return notFused(op) << "it reduces over several axes that are not all ranks";
+    Value value = in(op.getInput());
+    // A rank alone has the whole sum.
+    if (mesh.size(*axis) > 1)
+      value = plan::AllReduceOp::create(builder, op.getLoc(), op.getResult().getType(), value, *axis,
+                                        mesh.size(*axis), nullptr, nullptr, phase(op));
+    map.map(op.getResult(), value);
+    return success();
+  }
+
+  LogicalResult convert(LastTokenOp op) {
+    ArrayRef<int64_t> x = tensorOf(op.getX()).getShape();
+    auto command = plan::LastTokenOp::create(builder, op.getLoc(), op.getResult().getType(), in(op.getX()),
+                                             in(op.getQLen()), x[0], x[1], x[2], nullptr, nullptr, phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(func::CallOp op) {
+    if (!symbols.lookup<plan::KernelOp>(op.getCallee()))
+      return notFused(op) << "@" << op.getCallee() << " has no " << kKernelAttr;
+    SmallVector<Value> operands = llvm::map_to_vector(
+        op.getOperands(), [&](Value operand) { return weight(operand, plan::WeightUse::Vector); });
+    auto command = plan::LaunchOp::create(builder, op.getLoc(), op.getResultTypes(), op.getCallee(), operands, nullptr,
+                                          nullptr, phase(op));
+    map.map(op.getResults(), command.getResults());
+    return success();
+  }
+
+  LogicalResult convert(Operation *op) {
+    // A weight is fetched where it is used; a reshape changes no byte.
+    if (isa<WeightOp>(op))
+      return success();
+    if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op)) {
+      map.map(op->getResult(0), in(op->getOperand(0)));
+      return success();
+    }
+    return llvm::TypeSwitch<Operation *, LogicalResult>(op)
+        .Case<EmbeddingOp, LinearOp, KVAppendOp, PartialAttentionOp, AllToAllOp, MergeAttentionOp, AllReduceOp,
+              LastTokenOp, func::CallOp>([&](auto typed) { return convert(typed); })
+        .Default([&](Operation *other) -> LogicalResult {
+          return notFused(other) << "run helix-flatten and helix-fuse first";
+        });
+  }
+
+  /// Checks what conversions look up, so that none of them meets a value without bytes: a weight that is reshaped, or
+  /// read by an op that takes none.
+  LogicalResult checkWeights(func::FuncOp entry) {
+    for (auto op : entry.getOps<WeightOp>())
+      for (OpOperand &use : op->getUses()) {
+        Operation *user = use.getOwner();
+        if (!(isa<EmbeddingOp, LinearOp>(user) && use.getOperandNumber() == 1) && !isa<func::CallOp>(user))
+          return notFused(user) << "it reads a weight";
+      }
+    return success();
+  }
+
+  LogicalResult convertEntry(func::FuncOp entry) {
+    if (!entry.getBody().hasOneBlock() || entry.getNumResults() == 0)
+      return notFused(entry) << "@" << entry.getName() << " must be one block that returns logits";
+    if (failed(checkWeights(entry)))
+      return failure();
+    auto signature = entry->getAttrOfType<EntryAttr>(kEntryAttr);
+    auto command = plan::EntryOp::create(builder, entry.getLoc(), entry.getName(), signature, nullptr, nullptr);
+    symbols.insert(command);
+    map.clear();
+    Block &source = entry.getBody().front();
+    SmallVector<Location> locations;
+    for (BlockArgument argument : source.getArguments())
+      locations.push_back(argument.getLoc());
+    Block *body = builder.createBlock(&command.getBody(), {}, source.getArgumentTypes(), locations);
+    map.map(source.getArguments(), body->getArguments());
+    for (Operation &op : source.without_terminator())
+      if (failed(convert(&op)))
+        return failure();
+    Value logits = source.getTerminator()->getOperand(0);
+    if (!isa<RankedTensorType>(logits.getType()) || logits.getDefiningOp<WeightOp>())
+      return notFused(source.getTerminator()) << "the logits must be computed";
+    plan::ReturnOp::create(builder, source.getTerminator()->getLoc(), in(logits));
+    builder.clearInsertionPoint();
+    return success();
+  }
+};
+
+struct CodegenPass : impl::CodegenBase<CodegenPass> {
+  using CodegenBase::CodegenBase;
+
+  void getDependentDialects(DialectRegistry &registry) const override {
+    CodegenBase::getDependentDialects(registry);
+    codegen::registerCpuDialects(registry);
+  }
+
+  /// Image and kernels of the module; without kernels none.
+  LogicalResult compile(Converter &converter, ArrayRef<func::FuncOp> kernels) {
+    if (target != "cpu")
+      return getOperation().emitError(errorPrefix(ErrorCode::TargetUnsupported))
+             << "unknown target '" << target << "'; take cpu";
+    FailureOr<codegen::CpuImage> image = codegen::compileForCpu(kernels, {features});
+    if (failed(image))
+      return failure();
+    if (kernels.empty())
+      return success();
+    OpBuilder builder(&getContext());
+    Location loc = builder.getUnknownLoc();
+    auto type = RankedTensorType::get({static_cast<int64_t>(image->code.size())}, builder.getI8Type());
+    ArrayRef<char> bytes(image->code.data(), image->code.size());
+    auto code = DenseIntElementsAttr::getFromRawBuffer(type, bytes);
+    auto imageOp = plan::ImageOp::create(builder, loc, "image", image->triple, image->features,
+                                         cast<DenseIntElementsAttr>(code));
+    StringAttr symbol = converter.symbols.insert(imageOp);
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      const codegen::CompiledKernel &compiled = image->kernels[i];
+      FunctionType signature = func::FuncOp(kernels[i]).getFunctionType();
+      SmallVector<int64_t> buffers;
+      for (Type buffer : llvm::concat<const Type>(signature.getInputs(), signature.getResults()))
+        buffers.push_back(plan::bytesOf(buffer));
+      auto op = plan::KernelOp::create(builder, loc, compiled.symbol, symbol.getValue(), compiled.groups, buffers,
+                                       llvm::APFloat(compiled.cost.bytes), llvm::APFloat(compiled.cost.flops));
+      converter.symbols.insert(op);
+      ++compiledKernels;
+    }
+    imageBytes += image->code.size();
+    return success();
+  }
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    auto mesh = module->getAttrOfType<MeshAttr>(kMeshAttr);
+    SmallVector<func::FuncOp> entries = entriesOf(module);
+    if (!mesh || entries.empty()) {
+      module.emitError(errorPrefix(ErrorCode::NotFused))
+          << "the module needs " << kMeshAttr << " and a function with " << kEntryAttr;
+      return signalPassFailure();
+    }
+    // Out of the module, so that their names are free for what they become.
+    SmallVector<OwningOpRef<func::FuncOp>> functions;
+    SmallVector<func::FuncOp> kernels;
+    for (auto function : llvm::make_early_inc_range(module.getOps<func::FuncOp>())) {
+      if (function->hasAttr(kKernelAttr))
+        kernels.push_back(function);
+      function->remove();
+      functions.push_back(OwningOpRef<func::FuncOp>(function));
+    }
+    Converter converter(module, mesh);
+    if (failed(compile(converter, kernels)))
+      return signalPassFailure();
+    for (func::FuncOp entry : entries)
+      if (failed(converter.convertEntry(entry)))
+        return signalPassFailure();
+  }
+};
+
+} // namespace
+} // namespace helix

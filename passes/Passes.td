@@ -1,0 +1,215 @@
+//===- Passes.td - The passes of the compiler, in pipeline order -----------===//
+#ifndef HELIX_PASSES_TD
+#define HELIX_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def Raise : Pass<"helix-raise", "::mlir::ModuleOp"> {
+  let summary = "Decomposed subgraphs to helix ops, at model level";
+  let description = [{
+    Recognised by structure, never by name:
+
+    - a product with a packed weight whose result is only cut along its last dimension becomes one product per cut,
+      each with a window of the stored weight;
+    - `(silu(x gate) * (x up)) down`, with silu(g) = g / (1 + exp(−g)) in either order of factors, becomes `helix.ffn`.
+
+    ```mlir
+    %y = helix.linear %x, %w : (tensor<1x1x8xf32>, tensor<8x24xf32>) -> tensor<1x1x24xf32>
+    %k = tensor.extract_slice %y[0, 0, 16] [1, 1, 8] [1, 1, 1] : tensor<1x1x24xf32> to tensor<1x1x8xf32>
+    ```
+    becomes
+    ```mlir
+    %wk = helix.weight "w" {..., window_offset = array<i64: 0, 16>, window_size = array<i64: 8, 8>} : tensor<8x8xf32>
+    %k = helix.linear %x, %wk : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
+    ```
+  }];
+  let dependentDialects = ["::helix::HelixDialect"];
+  let statistics = [
+    Statistic<"unpacked", "unpacked", "Number of products taken out of packed ones">,
+    Statistic<"ffns", "ffns", "Number of feed-forward networks raised">
+  ];
+}
+
+def VerifyModel : Pass<"helix-verify-model", "::mlir::ModuleOp"> {
+  let summary = "Check that the module is at model level";
+  let description = [{
+    Entries have the signature (ids, past, q_len, caches) → (logits, caches); caches are used linearly, in order, once
+    each; no op or type of the SPMD level is left; weights are whole; shapes are static.
+  }];
+}
+
+def Shard : Pass<"helix-shard", "::mlir::ModuleOp"> {
+  let summary = "Choose or check the mesh, and write how every value is sharded";
+  let description = [{
+    Sets `helix.mesh` and writes `helix.sharding` on the results of ops whose values are split. Seeds are attention
+    (heads over tpa), the FFN (columns over tpf), the embedding and the final product (vocabulary over n); from
+    attention the sharding goes back through rope, reshapes and elementwise ops to the products that feed it.
+
+    Where an axis is 0 it is chosen: tpa is the largest divisor of N that divides the KV heads, with N = kvp * tpa; tpf
+    is N / ep.
+
+    ```mlir
+    %q = helix.linear %x, %wq {helix.sharding = #helix.sharding<attn, [[], [], ["tpa"]]>} : ...
+    ```
+  }];
+  let options = [
+    Option<"ranks", "ranks", "int64_t", "0", "Number of ranks N; 0: kvp * tpa">,
+    Option<"kvp", "kvp", "int64_t", "0", "Ranks along the KV sequence; 0: N / tpa">,
+    Option<"tpa", "tpa", "int64_t", "0", "Ranks along the heads; 0: chosen">,
+    Option<"ep", "ep", "int64_t", "0", "Ranks along the experts; 0: 1">,
+    Option<"tpf", "tpf", "int64_t", "0", "Ranks along the FFN columns; 0: N / ep">
+  ];
+  let dependentDialects = ["::helix::HelixDialect"];
+  let statistics = [Statistic<"sharded", "sharded", "Number of values split over ranks">];
+}
+
+def Partition : Pass<"helix-partition", "::mlir::ModuleOp"> {
+  let summary = "From the whole model to what one rank computes";
+  let description = [{
+    Shapes become local, weights get the slice that a rank holds, and what each layer exchanges becomes explicit.
+    Attention becomes partial attention on the rank's tokens, one all-to-all and the merge, in a `kvp` region together
+    with the products that feed it; the output projection and the FFN become partial sums and all-reduces in a `tp`
+    region. Heads, FFN columns and the vocabulary are padded where they do not divide.
+
+    ```mlir
+    %a = helix.attention %q, %cache, %past, %q_len {scale = 0.25 : f64}
+        : tensor<1x1x4x16xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x16xf32>
+    ```
+    becomes, for kvp = 2 and tpa = 2,
+    ```mlir
+    %a = helix.region kvp {
+      %p = helix.partial_attention %q, %cache, %past, %q_len {scale = 0.25 : f64}
+          : tensor<1x1x2x16xf32>, !kv_local, tensor<1xi32> -> !helix.partial<tensor<1x1x2x16xf32>, lse, [kvp]>
+      %s = helix.all_to_all %p : ... -> !helix.stacked<kvp, tensor<2x1x1x1x17xf32>>
+      %m = helix.merge_attention %s : ... -> tensor<1x1x1x16xf32>
+      helix.yield %m : tensor<1x1x1x16xf32>
+    } : tensor<1x1x1x16xf32>
+    ```
+  }];
+  let dependentDialects = ["::helix::HelixDialect"];
+  let statistics = [
+    Statistic<"exchanges", "exchanges", "Number of all-to-alls inserted">,
+    Statistic<"reductions", "reductions", "Number of all-reduces inserted">
+  ];
+}
+
+def VerifySpmd : Pass<"helix-verify-spmd", "::mlir::ModuleOp"> {
+  let summary = "Check that the module is at SPMD level";
+  let description = [{
+    The module has a mesh; no model-level attention is left; partial values are read by the op that completes them and
+    by nothing else, along the axes of the mesh; every slice fits its mesh axis; caches have the mesh's kvp and are used
+    linearly.
+  }];
+}
+
+def Flatten : Pass<"helix-flatten", "::mlir::ModuleOp"> {
+  let summary = "Dissolve regions into a phase attribute";
+  let description = [{
+    ```mlir
+    %y = helix.region tp {
+      %s = helix.all_reduce %p : ...
+      helix.yield %s : tensor<1x1x64xf32>
+    } : tensor<1x1x64xf32>
+    ```
+    becomes
+    ```mlir
+    %s = helix.all_reduce %p {helix.phase = #helix.phase<tp>} : ...
+    ```
+  }];
+  let dependentDialects = ["::helix::HelixDialect"];
+  let statistics = [Statistic<"dissolved", "dissolved", "Number of regions dissolved">];
+}
+
+def Fuse : Pass<"helix-fuse", "::mlir::ModuleOp"> {
+  let summary = "Outline elementwise, norm and rope clusters as kernels";
+  let description = [{
+    Takes `helix.ffn` apart into its products and the gate, then outlines every maximal cluster of ops that work row by
+    row (`helix.rms_norm`, `helix.rope`, elementwise `arith` and `math`) into a private function with the attribute
+    `helix.kernel`, called from the entries. Equal kernels are shared.
+
+    ```mlir
+    %h = arith.addf %x, %y : tensor<1x1x64xf32>
+    %n = helix.rms_norm %h, %scale {epsilon = 1.0e-05 : f64} : tensor<1x1x64xf32>, tensor<64xf32>
+    ```
+    becomes
+    ```mlir
+    %hn:2 = call @kernel_add_rms_norm(%x, %y, %scale) : ...
+    ```
+  }];
+  let dependentDialects = ["::helix::HelixDialect", "::mlir::func::FuncDialect", "::mlir::math::MathDialect"];
+  let statistics = [
+    Statistic<"outlined", "outlined", "Number of clusters outlined">,
+    Statistic<"kernels", "kernels", "Number of distinct kernels">
+  ];
+}
+
+def Codegen : Pass<"helix-codegen", "::mlir::ModuleOp"> {
+  let summary = "From the helix dialect to the plan dialect, with native code for the kernels";
+  let description = [{
+    Compiles all kernels of the module into one image for the target. Entries become `plan.entry`: one command per op,
+    weights shared between entries under one symbol per slice and use. Reshapes change no bytes and vanish, as do
+    collectives over one rank.
+
+    ```mlir
+    %p = helix.linear %x, %w : (tensor<1x1x64xf32>, tensor<64x32xf32>) -> !helix.partial<tensor<1x1x32xf32>, sum, [n]>
+    %s = helix.all_reduce %p : !helix.partial<tensor<1x1x32xf32>, sum, [n]> -> tensor<1x1x32xf32>
+    ```
+    becomes
+    ```mlir
+    %w = plan.get_weight @w : tensor<64x32xf32>
+    %p = plan.linear %x, %w {rows = 1 : i64, k = 64 : i64, n = 32 : i64} : ... -> tensor<1x1x32xf32>
+    %s = plan.all_reduce %p over <n> {peers = 4 : i64} : (tensor<1x1x32xf32>) -> tensor<1x1x32xf32>
+    ```
+  }];
+  let options = [
+    Option<"target", "target", "std::string", "\"cpu\"", "What to generate code for: cpu">,
+    Option<"features", "cpu-features", "std::string", "\"x86-64-v3\"", "x86-64-v3 or x86-64-v4">
+  ];
+  let dependentDialects = ["::helix::plan::PlanDialect"];
+  let statistics = [
+    Statistic<"compiledKernels", "kernels", "Number of kernels compiled">,
+    Statistic<"imageBytes", "image-bytes", "Bytes of native code">
+  ];
+}
+
+def Schedule : Pass<"helix-schedule", "::mlir::ModuleOp"> {
+  let summary = "Put every command on a stream";
+  let description = [{
+    All commands go to stream 0, in the order of the program, once that is known to be a legal order: no command reads
+    or appends to a version of a cache behind the append that changes it.
+
+    ```mlir
+    %y = plan.linear %x, %w {stream = 0 : i64, ...} : ...
+    ```
+  }];
+  let dependentDialects = ["::helix::plan::PlanDialect"];
+  let statistics = [Statistic<"scheduled", "scheduled", "Number of commands">];
+}
+
+def Place : Pass<"helix-place", "::mlir::ModuleOp"> {
+  let summary = "Give every value an offset in the device or the comm arena";
+  let description = [{
+    What collectives read or write lives in the comm arena, all else in the device arena. Values whose lifetimes do not
+    meet share bytes; a comm value lives until its peers are known to be done with it (passes/Lifetimes.h). Largest
+    values first, each at the lowest offset that is free, in multiples of 64 bytes.
+
+    ```mlir
+    %y = plan.linear %x, %w {places = [#plan.place<comm, 128>], ...} : ...
+    ```
+  }];
+  let dependentDialects = ["::helix::plan::PlanDialect"];
+  let statistics = [
+    Statistic<"valueBytes", "value-bytes", "Bytes of all values">,
+    Statistic<"arenaBytes", "arena-bytes", "Bytes of the arenas">
+  ];
+}
+
+def VerifyPlan : Pass<"helix-verify-plan", "::mlir::ModuleOp"> {
+  let summary = "Check that the module is a complete plan";
+  let description = [{
+    Every command is on a stream; every value has a place in the arena where it belongs, inside it; no two values whose
+    lifetimes meet share bytes.
+  }];
+}
+
+#endif // HELIX_PASSES_TD

@@ -1,0 +1,117 @@
+//===- Shard.cpp - helix-shard ---------------------------------------------===//
+#include "passes/AttentionPattern.h"
+#include "passes/Passes.h"
+#include "passes/VerifyCaches.h"
+
+using namespace mlir;
+
+namespace helix {
+#define GEN_PASS_DEF_SHARD
+#include "passes/Passes.h.inc"
+
+namespace {
+
+ShardingAttr sharding(MLIRContext *context, View view, int64_t rank, int64_t dim, ArrayRef<Axis> axes) {
+  Builder builder(context);
+  SmallVector<Attribute> dims(rank, builder.getArrayAttr({}));
+  dims[dim] = builder.getArrayAttr(llvm::map_to_vector(
+      axes, [&](Axis axis) -> Attribute { return builder.getStringAttr(stringifyAxis(axis)); }));
+  return ShardingAttr::get(context, view, builder.getArrayAttr(dims));
+}
+
+struct ShardPass : impl::ShardBase<ShardPass> {
+  using ShardBase::ShardBase;
+
+  void runOnOperation() override {
+    SmallVector<func::FuncOp> entries = entriesOf(getOperation());
+    if (llvm::any_of(entries, [](func::FuncOp entry) { return failed(verifyEntry(entry)); }))
+      return signalPassFailure();
+    FailureOr<MeshAttr> mesh = chooseMesh(entries);
+    if (failed(mesh))
+      return signalPassFailure();
+    getOperation()->setAttr(kMeshAttr, *mesh);
+    for (func::FuncOp entry : entries)
+      if (failed(shardEntry(entry)))
+        return signalPassFailure();
+  }
+
+  InFlightDiagnostic meshError() {
+    return getOperation().emitError(errorPrefix(ErrorCode::MeshInvalid));
+  }
+
+  /// The mesh that the options ask for; where they are silent, the design's default.
+  FailureOr<MeshAttr> chooseMesh(ArrayRef<func::FuncOp> entries) {
+    int64_t kvHeads = 0;
+    for (func::FuncOp entry : entries)
+      for (Type type : entry.getArgumentTypes().drop_front(kFirstCache)) {
+        int64_t heads = cast<KVType>(type).getHeads();
+        kvHeads = kvHeads ? std::min(kvHeads, heads) : heads;
+      }
+    if (!kvHeads)
+      return getOperation().emitError(errorPrefix(ErrorCode::NotADecoder))
+             << "no entry has a KV cache, so there is no attention to shard";
+    for (int64_t size : {ranks.getValue(), kvp.getValue(), tpa.getValue(), ep.getValue(), tpf.getValue()})
+      if (size < 0 || size > (1 << 20))
+        return meshError() << "a mesh axis has from 1 to 2^20 ranks, but " << size << " was asked for";
+
+    int64_t k = kvp, t = tpa, n = ranks;
+    if (k && t && n && k * t != n)
+      return meshError() << "kvp * tpa = " << k << " * " << t << " is not the " << n << " ranks asked for";
+    if (!n)
+      n = (k ? k : 1) * (t ? t : 1);
+    if (!t && k) {
+      if (n % k)
+        return meshError() << "kvp = " << k << " does not divide " << n << " ranks";
+      t = n / k;
+    }
+    if (!t)
+      for (t = n; n % t || kvHeads % t; --t)
+        ;
+    if (n % t)
+      return meshError() << "tpa = " << t << " does not divide " << n << " ranks";
+    k = n / t;
+    if (t > kvHeads)
+      return getOperation().emitError(errorPrefix(ErrorCode::TpaTooLarge))
+             << "tpa = " << t << ", but the model has " << kvHeads
+             << " KV heads; a larger tpa would copy the cache. Take tpa <= " << kvHeads << " and a larger kvp";
+
+    int64_t e = ep ? ep.getValue() : 1, f = tpf ? tpf.getValue() : n / e;
+    if (e > 1)
+      return meshError() << "ep = " << e << " splits experts, but the model has none; take ep = 1";
+    if (e * f != n)
+      return meshError() << "ep * tpf = " << e << " * " << f << " must be kvp * tpa = " << n;
+    return MeshAttr::get(&getContext(), t, k, e, f);
+  }
+
+  void mark(Operation *op, View view, int64_t dim, ArrayRef<Axis> axes) {
+    int64_t rank = cast<RankedTensorType>(op->getResult(0).getType()).getRank();
+    op->setAttr(kShardingAttr, sharding(&getContext(), view, rank, dim, axes));
+    ++sharded;
+  }
+
+  LogicalResult shardAttention(AttentionOp attention) {
+    FailureOr<AttentionPattern> pattern = matchAttention(attention);
+    if (failed(pattern))
+      return failure();
+    for (Operation *op : pattern->heads)
+      mark(op, View::Attn, 2, {Axis::Tpa});
+    // After the exchange each rank has a slice of its shard's heads.
+    mark(attention, View::Attn, 2, {Axis::Tpa, Axis::Kvp});
+    mark(pattern->collapse, View::Attn, 2, {Axis::Tpa, Axis::Kvp});
+    return success();
+  }
+
+  LogicalResult shardEntry(func::FuncOp entry) {
+    WalkResult walk = entry.walk([&](AttentionOp attention) { return WalkResult(shardAttention(attention)); });
+    if (walk.wasInterrupted())
+      return failure();
+    FailureOr<LinearOp> head = matchHead(entry);
+    if (failed(head))
+      return failure();
+    mark(*head, View::Flat, 2, {Axis::N});
+    return success();
+  }
+};
+
+} // namespace
+} // namespace helix

@@ -1,0 +1,121 @@
+//===- Executor.h - One rank of an artifact --------------------------------===//
+#ifndef HELIX_RUNTIME_CORE_EXECUTOR_H
+#define HELIX_RUNTIME_CORE_EXECUTOR_H
+
+#include "runtime/Comm/Communicator.h"
+#include "runtime/Core/Images.h"
+#include "runtime/Core/Layout.h"
+#include "runtime/Core/Memory.h"
+#include "runtime/Core/Workers.h"
+#include "runtime/Cpu/Kernels.h"
+
+#include <atomic>
+#include <functional>
+#include <span>
+#include <variant>
+#include <vector>
+
+namespace helix {
+
+/// What all ranks read in a step of an entry; zeros at first.
+struct StepInputs {
+  explicit StepInputs(const artifact::Entry &entry);
+  Mapping memory;
+  std::span<int64_t> ids;  ///< [batch, tokens]
+  std::span<int32_t> past; ///< [batch]
+  std::span<int32_t> qLen; ///< [batch]
+};
+
+/// Bytes that one rank sent, by kind.
+struct Traffic {
+  uint64_t allToAll = 0;  ///< attention over kvp
+  uint64_t allReduce = 0; ///< of layers
+  uint64_t embedding = 0; ///< collectives outside the layers' phases
+  uint64_t sampling = 0;  ///< candidates and normalisers
+
+  uint64_t total() const { return allToAll + allReduce + embedding + sampling; }
+  Traffic &operator+=(const Traffic &other) {
+    allToAll += other.allToAll;
+    allReduce += other.allReduce;
+    embedding += other.embedding;
+    sampling += other.sampling;
+    return *this;
+  }
+};
+
+/// A rank's memory and programs. Stages: construct (memory is mapped), load, bind, then run as often as wanted.
+class Executor {
+public:
+  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads);
+
+  std::byte *segment() const { return comm.data(); }
+
+  /// Packs the rank's weights out of the mapped files; adds the bytes of each to `done` and calls `report`, if there is
+  /// one, as it is there.
+  void load(std::span<const Mapping> files, std::atomic<uint64_t> &done, const std::function<void()> &report = {});
+
+  /// Turns the commands of every entry into calls. `inputs` has one element per entry, `table` is the block table; they
+  /// and the rest must outlive the executor.
+  void bind(const Images &images, std::span<const StepInputs> inputs, const int32_t *table, Communicator &communicator);
+
+  /// Runs an entry on this rank and returns what the rank sent. Allocates nothing. Throws what the communicator throws.
+  Traffic run(uint32_t entry);
+
+  /// [batch, tokens or 1, local vocabulary], as the entry's last run left them.
+  const float *logits(uint32_t entry) const { return entries[entry].logits; }
+
+  /// [local vocabulary]: the logits of the slot's last token in the last run that had tokens of it.
+  const float *lastLogits(uint32_t slot) const;
+
+  /// The cache of a layer, for tests.
+  cpu::KvCache &cache(uint32_t layer) { return caches[layer]; }
+
+private:
+  struct KernelCall {
+    HelixKernel kernel = nullptr;
+    std::vector<void *> buffers;
+    uint32_t groups = 0;
+  };
+  using Call = std::variant<cpu::EmbeddingArgs, cpu::LinearArgs, cpu::KvAppendArgs, cpu::AttentionArgs, cpu::MergeArgs,
+                            cpu::LastTokenArgs, KernelCall, Collective>;
+  struct Bound {
+    Call call;
+    bool parallel = true;     ///< worth the helpers
+    uint64_t *sent = nullptr; ///< of `traffic`, where a collective counts
+  };
+  struct Program {
+    std::vector<Bound> commands;
+    const float *logits = nullptr;
+    const StepInputs *inputs = nullptr;
+    bool allTokens = false; ///< logits of all tokens, not of the last
+  };
+
+  void *address(const artifact::Operand &operand) const;
+  Call bindCommand(const artifact::Command &command, const Images &images) const;
+
+  void execute(const cpu::EmbeddingArgs &args, bool parallel);
+  void execute(const cpu::LinearArgs &args, bool parallel);
+  void execute(const cpu::KvAppendArgs &args, bool parallel);
+  void execute(const cpu::AttentionArgs &args, bool parallel);
+  void execute(const cpu::MergeArgs &args, bool parallel);
+  void execute(const cpu::LastTokenArgs &args, bool parallel);
+  void execute(const KernelCall &call, bool parallel);
+  void keepLastLogits(const Program &program);
+  template <typename Body> void each(size_t items, bool parallel, const Body &body);
+
+  const artifact::Artifact &artifact;
+  const RankLayout &layout;
+  Mesh mesh;
+  uint32_t rank;
+  Mapping weights, kv, device, comm, scratch, last;
+  std::vector<cpu::KvCache> caches;
+  std::vector<Program> entries;
+  const StepInputs *current = nullptr; ///< of the entry that is being bound
+  Communicator *communicator = nullptr;
+  Traffic traffic;
+  Workers workers;
+};
+
+} // namespace helix
+
+#endif // HELIX_RUNTIME_CORE_EXECUTOR_H

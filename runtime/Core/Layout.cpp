@@ -1,0 +1,120 @@
+//===- Layout.cpp - What a rank keeps in memory, and where -----------------===//
+#include "runtime/Core/Layout.h"
+#include "runtime/Core/Memory.h"
+#include "runtime/Error.h"
+
+#include <algorithm>
+
+namespace helix {
+namespace {
+
+constexpr uint64_t kAlignment = 64;
+constexpr uint64_t kMaxBytes = uint64_t(1) << 46; // what an address space has, less a bit
+
+uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Appends a part to an area.
+RankLayout::Part place(uint64_t &area, uint64_t bytes) {
+  if (bytes > kMaxBytes || area > kMaxBytes - aligned(bytes))
+    throw Error(ErrorCode::MemoryExhausted, "a rank needs more than " + formatBytes(kMaxBytes) +
+                                                "; compile the model for more ranks or a shorter context");
+  RankLayout::Part part{area, bytes};
+  area += aligned(bytes);
+  return part;
+}
+
+cpu::DType dtypeOf(artifact::DType dtype) { return static_cast<cpu::DType>(dtype); }
+
+} // namespace
+
+MemoryNeeds RankLayout::needs(unsigned threads) const {
+  return {weightBytes, kvBytes, aligned(deviceBytes) + aligned(commBytes) + aligned(logitsBytes),
+          scratchBytes * threads};
+}
+
+Mesh meshOf(const artifact::Artifact &artifact) {
+  const artifact::Mesh &mesh = *artifact.mesh();
+  return {mesh.tpa(), mesh.kvp(), mesh.ep(), mesh.tpf()};
+}
+
+cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uint32_t rank) {
+  cpu::WeightPlan plan;
+  plan.stored = dtypeOf(weight.stored_dtype());
+  plan.dtype = dtypeOf(weight.dtype());
+  plan.use = static_cast<cpu::WeightUse>(weight.use());
+  plan.rank = weight.dims()->size();
+  for (uint32_t i = 0; i < plan.rank; ++i) {
+    const artifact::WeightDim &dim = *weight.dims()->Get(i);
+    cpu::Range share{0, dim.window_size()};
+    if (dim.splits())
+      for (const artifact::Split *split : *dim.splits())
+        share = cpu::splitRange(share, split->chunk(), mesh.coordinate(static_cast<Axis>(split->axis()), rank));
+    plan.dims[i] = {dim.stored(), dim.window_offset(), share, dim.local()};
+  }
+  return plan;
+}
+
+cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_t rank) {
+  const artifact::KvLayout &kv = *artifact.kv();
+  const artifact::KvLayer &shape = *kv.layers()->Get(layer);
+  Mesh mesh = meshOf(artifact);
+  cpu::KvCache cache;
+  cache.pagesPerSlot = kv.capacity() / (uint64_t(kv.block()) * mesh.kvp);
+  cache.block = kv.block();
+  cache.kvp = mesh.kvp;
+  cache.rank = mesh.coordinate(Axis::Kvp, rank);
+  cache.heads = shape.heads();
+  cache.keyDim = shape.key_dim();
+  cache.valueDim = shape.value_dim();
+  cache.dtype = dtypeOf(shape.dtype());
+  return cache;
+}
+
+cpu::AttentionArgs attentionOf(const artifact::Artifact &artifact, const artifact::Command &command, uint32_t rank) {
+  const artifact::PartialAttention &work = *command.work_as_PartialAttention();
+  cpu::AttentionArgs args;
+  args.cache = cacheOf(artifact, command.inputs()->Get(1)->index(), rank);
+  args.batch = work.batch();
+  args.tokens = work.tokens();
+  args.heads = work.heads();
+  args.paddedHeads = work.padded_heads();
+  args.scale = static_cast<float>(work.scale());
+  return args;
+}
+
+RankLayout layOut(const artifact::Artifact &artifact) {
+  RankLayout layout;
+  Mesh mesh = meshOf(artifact);
+  if (artifact.weights())
+    for (const artifact::Weight *weight : *artifact.weights()) {
+      std::optional<uint64_t> bytes = cpu::packedBytes(weightPlan(*weight, mesh, 0));
+      layout.weights.push_back(place(layout.weightBytes, bytes.value_or(kMaxBytes + 1)));
+    }
+  const artifact::KvLayout &kv = *artifact.kv();
+  for (uint32_t i = 0; kv.layers() && i < kv.layers()->size(); ++i) {
+    cpu::KvCache cache = cacheOf(artifact, i, 0);
+    uint64_t pages = cache.pagesPerSlot * kv.slots();
+    uint64_t key = cpu::kvKeyBytes(pages, cache.heads, cache.block, cache.keyDim, cache.dtype);
+    uint64_t value = cpu::kvValueBytes(pages, cache.heads, cache.block, cache.valueDim, cache.dtype);
+    RankLayout::Layer layer;
+    layer.key = place(layout.kvBytes, key);
+    layer.value = place(layout.kvBytes, value);
+    layout.layers.push_back(layer);
+  }
+  uint64_t row = artifact.local_vocabulary() * sizeof(float);
+  place(layout.logitsBytes, row <= kMaxBytes / kv.slots() ? row * kv.slots() : kMaxBytes + 1);
+  for (const artifact::Entry *entry : *artifact.entries()) {
+    layout.deviceBytes = std::max(layout.deviceBytes, entry->device_bytes());
+    layout.commBytes = std::max(layout.commBytes, entry->comm_bytes());
+    if (!entry->commands())
+      continue;
+    for (const artifact::Command *command : *entry->commands())
+      if (command->work_type() == artifact::Work::PartialAttention) {
+        uint64_t scratch = cpu::attentionScratch(attentionOf(artifact, *command, 0)) * sizeof(float);
+        layout.scratchBytes = std::max(layout.scratchBytes, aligned(scratch));
+      }
+  }
+  return layout;
+}
+
+} // namespace helix

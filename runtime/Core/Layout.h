@@ -1,0 +1,58 @@
+//===- Layout.h - What a rank keeps in memory, and where -------------------===//
+#ifndef HELIX_RUNTIME_CORE_LAYOUT_H
+#define HELIX_RUNTIME_CORE_LAYOUT_H
+
+#include "lib/Artifact/Reader.h"
+#include "runtime/Comm/Mesh.h"
+#include "runtime/Cpu/Kernels.h"
+#include "runtime/Cpu/Weights.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace helix {
+
+/// Bytes of one rank, by use.
+struct MemoryNeeds {
+  uint64_t weights = 0; ///< packed
+  uint64_t kv = 0;      ///< all pages of all slots
+  uint64_t arenas = 0;  ///< activations, communication and the slots' last logits
+  uint64_t scratch = 0; ///< of all threads of the rank
+  uint64_t total() const { return weights + kv + arenas + scratch; }
+};
+
+/// Where things lie in a rank's memory; the same on every rank. Offsets in bytes, multiples of 64.
+struct RankLayout {
+  struct Part {
+    uint64_t offset = 0, bytes = 0;
+  };
+  struct Layer {
+    Part key, value;
+  };
+  std::vector<Part> weights;
+  std::vector<Layer> layers;
+  uint64_t weightBytes = 0, kvBytes = 0;
+  uint64_t deviceBytes = 0, commBytes = 0; ///< the largest of any entry: one runs at a time
+  uint64_t scratchBytes = 0;               ///< of one thread
+  uint64_t logitsBytes = 0;                ///< of every slot's last token
+
+  MemoryNeeds needs(unsigned threads) const;
+};
+
+/// Throws MemoryExhausted if no address space could hold it.
+RankLayout layOut(const artifact::Artifact &artifact);
+
+Mesh meshOf(const artifact::Artifact &artifact);
+
+/// What `rank` loads of a weight.
+cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uint32_t rank);
+
+/// A layer's cache without its memory.
+cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_t rank);
+
+/// The sizes of an attention command; no pointers.
+cpu::AttentionArgs attentionOf(const artifact::Artifact &artifact, const artifact::Command &command, uint32_t rank);
+
+} // namespace helix
+
+#endif // HELIX_RUNTIME_CORE_LAYOUT_H

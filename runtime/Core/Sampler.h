@@ -1,0 +1,58 @@
+//===- Sampler.h - The next token from sharded logits ----------------------===//
+#ifndef HELIX_RUNTIME_CORE_SAMPLER_H
+#define HELIX_RUNTIME_CORE_SAMPLER_H
+
+#include "runtime/Cpu/Sampling.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace helix {
+
+/// How a token is chosen. Tokens are ordered by logit, equal ones by id. top-k keeps the first k; top-p then keeps, of
+/// those, the shortest prefix with at least p of their probability; of what is left one is drawn in proportion to its
+/// probability at `temperature`.
+struct Sampling {
+  double temperature = 0; ///< 0: the first token
+  uint32_t topK = 0;      ///< 0: all
+  double topP = 1;        ///< in (0, 1]; 1: all
+  uint64_t seed = 0;
+};
+
+/// Throws ArgumentInvalid unless temperature is 0 or at least 1e-6, and top-p in (0, 1].
+void checkSampling(const Sampling &sampling);
+
+/// A rank's part of a row of logits: the ids firstId … firstId + count - 1.
+struct LocalLogits {
+  const float *logits = nullptr;
+  size_t count = 0;
+  int64_t firstId = 0;
+};
+
+/// Chooses tokens from what ranks would gather: their best candidates and their shares of the normaliser. The choice is
+/// exact and does not depend on how the logits are divided; the noise is keyed by (seed, sequence, position, token id).
+/// Keeps its memory between calls.
+class Sampler {
+public:
+  /// Ranks in ascending order of id. Throws LogitsNotFinite for a NaN or +inf, or if all are -inf.
+  int64_t choose(std::span<const LocalLogits> ranks, const Sampling &sampling, uint64_t sequence, uint32_t position);
+
+  /// The tokens among which `choose` draws, in order, if temperature > 0 and top-k or top-p limits them.
+  std::span<const cpu::Candidate> kept(std::span<const LocalLogits> ranks, const Sampling &sampling);
+
+  /// Bytes that the busiest rank sent to the others for what was chosen since the last call of this.
+  uint64_t takeBytesSent();
+
+private:
+  size_t gather(std::span<const LocalLogits> ranks, size_t limit);
+  cpu::Normalizer gatherNormalizer(std::span<const LocalLogits> ranks, double scale);
+
+  std::vector<cpu::Candidate> candidates; ///< of all ranks, then in order
+  uint64_t sent = 0;
+};
+
+} // namespace helix
+
+#endif // HELIX_RUNTIME_CORE_SAMPLER_H

@@ -1,0 +1,332 @@
+//===- Session.cpp - Decoding with an artifact -----------------------------===//
+#include "runtime/Core/Session.h"
+#include "runtime/Comm/Inproc.h"
+#include "runtime/Error.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+#include <system_error>
+
+namespace helix {
+namespace {
+
+artifact::LoadedArtifact readOrThrow(const std::string &path) {
+  artifact::Error error;
+  artifact::LoadedArtifact file = artifact::readArtifact(path, error);
+  if (!file)
+    throw Error::fromMessage(error.code, error.message);
+  return file;
+}
+
+unsigned threadCount(const SessionOptions &options, uint32_t ranks) {
+  unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  return std::max(options.threads != 0 ? options.threads : cores, ranks);
+}
+
+std::string slotName(uint32_t slot) { return "slot " + std::to_string(slot); }
+
+} // namespace
+
+Session::Session(const std::string &path, const SessionOptions &options)
+    : file(readOrThrow(path)), weightsRoot(options.weightsRoot), commTimeout(options.commTimeout), mesh(meshOf(*file)),
+      threads(threadCount(options, mesh.ranks())), layout(layOut(*file)), images(*file) {
+  if (weightsRoot.empty())
+    weightsRoot = std::filesystem::path(path).parent_path().string();
+  uint32_t slots = file->kv()->slots();
+  for (const artifact::Entry *it : *file->entries())
+    slots = std::min(slots, it->batch());
+  sequences.resize(slots);
+  lastCounts.resize(slots);
+}
+
+Session::~Session() = default;
+
+uint32_t Session::entryIndex(artifact::EntryKind kind) const {
+  for (uint32_t i = 0; i < file->entries()->size(); ++i)
+    if (file->entries()->Get(i)->kind() == kind)
+      return i;
+  throw Error(ErrorCode::EntryMissing, std::string("the artifact has no ") +
+                                           (kind == artifact::EntryKind::Decode ? "decode" : "prefill") +
+                                           " entry; compile the model with one");
+}
+
+const artifact::Entry *Session::entry(artifact::EntryKind kind) const {
+  for (const artifact::Entry *it : *file->entries())
+    if (it->kind() == kind)
+      return it;
+  return nullptr;
+}
+
+uint64_t Session::sharedMemory() const {
+  uint64_t pages = capacity() / (uint64_t(file->kv()->block()) * mesh.kvp) * file->kv()->slots();
+  uint64_t bytes = pages * sizeof(int32_t);
+  for (const artifact::Entry *it : *file->entries())
+    bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t));
+  return bytes;
+}
+
+void Session::checkMemory() const {
+  uint64_t needed = sharedMemory();
+  for (uint32_t r = 0; r < ranks(); ++r)
+    if (__builtin_add_overflow(needed, memory(r).total(), &needed))
+      needed = std::numeric_limits<uint64_t>::max();
+  if (uint64_t available = availableMemory(); needed > available)
+    throw Error(ErrorCode::MemoryExhausted, std::to_string(ranks()) + " ranks need " + formatBytes(needed) + ", " +
+                                                formatBytes(available) +
+                                                " are available; compile the model for a shorter context, a smaller "
+                                                "batch or a narrower KV type");
+}
+
+/// Runs body(rank) on a thread per rank and waits for all. If one throws, the others are told to stop, and the error
+/// that came first, not those that followed from it, is thrown here.
+template <typename Body> void Session::onAllRanks(const Body &body) {
+  if (failed)
+    throw Error(ErrorCode::SessionFailed, "a step of this session failed; open a new one");
+  rankThreads->parallel(ranks(), [&](size_t begin, size_t end, unsigned) {
+    for (size_t r = begin; r < end; ++r) {
+      try {
+        body(uint32_t(r));
+        continue;
+      } catch (const Error &error) {
+        errors[r] = error;
+      } catch (const std::bad_alloc &) {
+        errors[r] = Error(ErrorCode::MemoryExhausted, "rank " + std::to_string(r) + " ran out of memory");
+      } catch (const std::exception &error) {
+        errors[r] = Error(ErrorCode::SystemFailure, "rank " + std::to_string(r) + ": " + error.what());
+      }
+      communicators[r]->abort(errors[r]->what());
+    }
+  });
+  const Error *first = nullptr;
+  for (const std::optional<Error> &error : errors)
+    if (error && (!first || first->code() == ErrorCode::CommAborted))
+      first = &*error;
+  if (first) {
+    failed = true;
+    throw *first;
+  }
+}
+
+void Session::load(const std::function<void(uint64_t, uint64_t)> &progress) {
+  if (!executors.empty())
+    throw Error(ErrorCode::ArgumentInvalid, "the session is loaded already");
+  checkMemory();
+  try {
+    initialise(progress);
+  } catch (...) {
+    rankThreads.reset();
+    communicators.clear();
+    executors.clear();
+    inputs.clear();
+    errors.clear();
+    failed = false;
+    throw;
+  }
+}
+
+void Session::initialise(const std::function<void(uint64_t, uint64_t)> &progress) {
+  std::vector<Mapping> files;
+  if (file->files())
+    for (const artifact::WeightFile *it : *file->files())
+      files.push_back(Mapping::file((std::filesystem::path(weightsRoot) / it->path()->str()).string(), it->bytes()));
+
+  uint64_t pages = capacity() / (uint64_t(file->kv()->block()) * mesh.kvp) * file->kv()->slots();
+  table = Mapping::zeros(pages * sizeof(int32_t));
+  auto *numbers = reinterpret_cast<int32_t *>(table.data());
+  std::iota(numbers, numbers + table.size() / sizeof(int32_t), 0);
+  for (const artifact::Entry *it : *file->entries())
+    inputs.emplace_back(*it);
+
+  try {
+    std::vector<std::byte *> segments;
+    for (uint32_t r = 0; r < ranks(); ++r) {
+      executors.push_back(std::make_unique<Executor>(*file, layout, r, threadsOf(r)));
+      segments.push_back(executors.back()->segment());
+    }
+    InprocOptions options;
+    options.timeout = commTimeout;
+    options.spin = threads <= std::thread::hardware_concurrency();
+    communicators = inprocCommunicators(mesh, segments, options);
+    rankThreads = std::make_unique<Workers>(ranks());
+  } catch (const std::system_error &error) {
+    throw Error(ErrorCode::SystemFailure, std::string("cannot start ") + std::to_string(threads) +
+                                              " threads: " + error.what() + "; ask for fewer with --threads");
+  }
+  errors.resize(ranks());
+  sent.resize(ranks());
+
+  std::atomic<uint64_t> done{0};
+  uint64_t total = layout.weightBytes * ranks();
+  onAllRanks([&](uint32_t r) {
+    // The first rank's thread is the caller's.
+    std::function<void()> report;
+    if (r == 0 && progress)
+      report = [&] { progress(done.load(), total); };
+    executors[r]->load(files, done, report);
+    executors[r]->bind(images, inputs, numbers, *communicators[r]);
+  });
+  if (progress)
+    progress(total, total);
+  locals.resize(ranks());
+}
+
+void Session::checkLoaded() const {
+  // The last thing that loading makes.
+  if (locals.empty())
+    throw Error(ErrorCode::ArgumentInvalid, "the session is not loaded");
+}
+
+const Session::Sequence &Session::admitted(uint32_t slot) const {
+  if (slot >= slots() || !sequences[slot].used)
+    throw Error(ErrorCode::SlotInvalid, slotName(slot) + " holds no sequence; the artifact has " +
+                                            std::to_string(slots()) + " slots, and `admit` gives one");
+  return sequences[slot];
+}
+
+bool Session::hasFreeSlot() const {
+  return std::any_of(sequences.begin(), sequences.end(), [](const Sequence &it) { return !it.used; });
+}
+
+uint32_t Session::admit(uint64_t sequence) {
+  for (uint32_t slot = 0; slot < slots(); ++slot)
+    if (!sequences[slot].used) {
+      sequences[slot] = {true, false, sequence, 0};
+      return slot;
+    }
+  throw Error(ErrorCode::SlotInvalid, "all " + std::to_string(slots()) + " slots hold sequences; release one first");
+}
+
+void Session::truncate(uint32_t slot, uint64_t length) {
+  Sequence &sequence = admitted(slot);
+  if (length > sequence.length)
+    throw Error(ErrorCode::SlotInvalid, slotName(slot) + " has " + std::to_string(sequence.length) +
+                                            " tokens, it cannot be truncated to " + std::to_string(length));
+  sequence.hasLogits = sequence.hasLogits && length == sequence.length;
+  sequence.length = length;
+}
+
+void Session::release(uint32_t slot) { admitted(slot) = Sequence(); }
+
+void Session::checkRoom(const Feed &feed) const {
+  const Sequence &sequence = admitted(feed.slot);
+  if (feed.ids.size() > capacity() - sequence.length)
+    throw Error(ErrorCode::ContextFull, slotName(feed.slot) + " has " + std::to_string(sequence.length) + " tokens, " +
+                                            std::to_string(feed.ids.size()) + " more exceed its capacity of " +
+                                            std::to_string(capacity()) +
+                                            "; compile the model with a larger --max-context");
+  for (int64_t id : feed.ids)
+    if (id < 0 || uint64_t(id) >= vocabulary())
+      throw Error(ErrorCode::TokenInvalid,
+                  "token id " + std::to_string(id) + " is not in the vocabulary of " + std::to_string(vocabulary()));
+}
+
+void Session::checkFeeds(const artifact::Entry &entry, std::span<const Feed> feeds) const {
+  for (size_t i = 0; i < feeds.size(); ++i) {
+    checkRoom(feeds[i]);
+    if (feeds[i].ids.empty() || feeds[i].ids.size() > entry.tokens())
+      throw Error(ErrorCode::ArgumentInvalid, "a step of this entry takes 1 to " + std::to_string(entry.tokens()) +
+                                                  " tokens of a slot, not " + std::to_string(feeds[i].ids.size()));
+    for (size_t j = 0; j < i; ++j)
+      if (feeds[j].slot == feeds[i].slot)
+        throw Error(ErrorCode::SlotInvalid, slotName(feeds[i].slot) + " is given twice in a step");
+  }
+}
+
+void Session::step(artifact::EntryKind kind, std::span<const Feed> feeds) {
+  checkLoaded();
+  uint32_t index = entryIndex(kind);
+  const artifact::Entry &entry = *file->entries()->Get(index);
+  checkFeeds(entry, feeds);
+  StepInputs &input = inputs[index];
+  std::fill(input.past.begin(), input.past.end(), 0);
+  std::fill(input.qLen.begin(), input.qLen.end(), 0);
+  std::fill(lastCounts.begin(), lastCounts.end(), 0);
+  for (const Feed &feed : feeds) {
+    std::copy(feed.ids.begin(), feed.ids.end(), input.ids.begin() + size_t(feed.slot) * entry.tokens());
+    input.past[feed.slot] = int32_t(sequences[feed.slot].length);
+    input.qLen[feed.slot] = int32_t(feed.ids.size());
+  }
+  onAllRanks([&](uint32_t r) { sent[r] = executors[r]->run(index); });
+  lastEntry = index;
+  for (const Feed &feed : feeds) {
+    sequences[feed.slot].length += feed.ids.size();
+    sequences[feed.slot].hasLogits = true;
+    lastCounts[feed.slot] = uint32_t(feed.ids.size());
+  }
+}
+
+void Session::prefill(std::span<const Feed> feeds) {
+  artifact::EntryKind kind =
+      entry(artifact::EntryKind::Prefill) ? artifact::EntryKind::Prefill : artifact::EntryKind::Decode;
+  size_t chunk = file->entries()->Get(entryIndex(kind))->tokens();
+  // All or nothing: what does not fit is found before the first step.
+  for (const Feed &feed : feeds)
+    checkRoom(feed);
+  rest.assign(feeds.begin(), feeds.end());
+  std::vector<Feed> now;
+  for (;;) {
+    now.clear();
+    for (Feed &feed : rest) {
+      size_t count = std::min(chunk, feed.ids.size());
+      if (count != 0)
+        now.push_back({feed.slot, feed.ids.first(count)});
+      feed.ids = feed.ids.subspan(count);
+    }
+    if (now.empty())
+      return;
+    step(kind, now);
+  }
+}
+
+void Session::gatherLogits(std::span<float> out, const std::function<const float *(const Executor &)> &local) const {
+  if (out.size() != vocabulary())
+    throw Error(ErrorCode::ArgumentInvalid,
+                "a row of logits has " + std::to_string(vocabulary()) + " elements, not " + std::to_string(out.size()));
+  size_t share = file->local_vocabulary();
+  for (size_t r = 0, from = 0; from < out.size(); ++r, from += share)
+    std::copy_n(local(*executors[r]), std::min(share, out.size() - from), out.data() + from);
+}
+
+void Session::logits(uint32_t slot, std::span<float> out) const {
+  if (!admitted(slot).hasLogits)
+    throw Error(ErrorCode::SlotInvalid, slotName(slot) + " has no logits: nothing was appended since it was admitted "
+                                                         "or truncated");
+  gatherLogits(out, [&](const Executor &rank) { return rank.lastLogits(slot); });
+}
+
+void Session::logitsOf(uint32_t slot, uint32_t token, std::span<float> out) const {
+  if (slot >= slots() || token >= lastCounts[slot])
+    throw Error(ErrorCode::ArgumentInvalid,
+                "the last step appended no token " + std::to_string(token) + " to " + slotName(slot));
+  const artifact::Entry &entry = *file->entries()->Get(lastEntry);
+  bool all = entry.logits() == artifact::LogitRows::All;
+  if (!all && token + 1 != lastCounts[slot])
+    throw Error(ErrorCode::EntryMissing, "the entry gives the logits of the last token only, those of token " +
+                                             std::to_string(token) +
+                                             " of its chunk were not computed; compile the model with all logits");
+  size_t row = all ? size_t(slot) * entry.tokens() + token : slot;
+  gatherLogits(out, [&](const Executor &rank) { return rank.logits(lastEntry) + row * file->local_vocabulary(); });
+}
+
+int64_t Session::sample(uint32_t slot, const Sampling &sampling) {
+  checkSampling(sampling);
+  const Sequence &sequence = admitted(slot);
+  if (!sequence.hasLogits)
+    throw Error(ErrorCode::SlotInvalid, slotName(slot) + " has no logits to sample from");
+  size_t share = file->local_vocabulary();
+  for (uint32_t r = 0; r < ranks(); ++r) {
+    size_t first = std::min<size_t>(r * share, vocabulary());
+    locals[r] = {executors[r]->lastLogits(slot), std::min<size_t>(share, vocabulary() - first), int64_t(first)};
+  }
+  return sampler.choose(locals, sampling, sequence.key, uint32_t(sequence.length));
+}
+
+Traffic Session::takeTraffic() {
+  Traffic traffic = sent.empty() ? Traffic() : sent.front();
+  std::fill(sent.begin(), sent.end(), Traffic());
+  traffic.sampling = sampler.takeBytesSent();
+  return traffic;
+}
+
+} // namespace helix

@@ -1,0 +1,131 @@
+//===- Session.h - Decoding with an artifact -------------------------------===//
+#ifndef HELIX_RUNTIME_CORE_SESSION_H
+#define HELIX_RUNTIME_CORE_SESSION_H
+
+#include "runtime/Core/Executor.h"
+#include "runtime/Core/Sampler.h"
+#include "runtime/Error.h"
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace helix {
+
+struct SessionOptions {
+  std::string weightsRoot = {};                 ///< empty: the artifact's directory
+  unsigned threads = 0;                         ///< over all ranks, at least one each; 0: one per core
+  std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
+};
+
+/// Tokens of a slot that a step appends.
+struct Feed {
+  uint32_t slot = 0;
+  std::span<const int64_t> ids;
+};
+
+/// All ranks of an artifact, as threads of this process. Functions throw Error; after CommTimeout, CommAborted or
+/// another failure within a step every later step throws SessionFailed. Not for several threads at once.
+class Session {
+public:
+  /// Reads and verifies the artifact, loads its kernels and works out what it needs. Allocates nothing large.
+  explicit Session(const std::string &path, const SessionOptions &options = {});
+  ~Session();
+
+  const artifact::Artifact &artifact() const { return *file; }
+  uint32_t ranks() const { return mesh.ranks(); }
+  uint32_t slots() const { return uint32_t(sequences.size()); }
+  uint64_t capacity() const { return file->kv()->capacity(); } ///< tokens of a slot
+  uint64_t vocabulary() const { return file->vocabulary(); }
+
+  /// The entry of a kind, or null.
+  const artifact::Entry *entry(artifact::EntryKind kind) const;
+
+  /// Bytes that a rank will hold, and of what all ranks share.
+  MemoryNeeds memory(uint32_t rank) const { return layout.needs(threadsOf(rank)); }
+  uint64_t sharedMemory() const;
+  unsigned threadsOf(uint32_t rank) const { return threads / ranks() + (rank < threads % ranks()); }
+
+  /// Allocates memory and loads weights. Throws MemoryExhausted, before it allocates, if not enough is available.
+  /// `progress` is called with bytes loaded and their total.
+  void load(const std::function<void(uint64_t, uint64_t)> &progress = {});
+
+  /// Takes a free slot for a new sequence. `sequence` keys its noise, so that a result does not depend on the slot.
+  uint32_t admit(uint64_t sequence);
+  bool hasFreeSlot() const;
+  /// Forgets the tokens from `length` on.
+  void truncate(uint32_t slot, uint64_t length);
+  void release(uint32_t slot);
+  uint64_t length(uint32_t slot) const { return admitted(slot).length; }
+
+  /// Appends 1 … entry tokens to each of the slots; the others are idle.
+  void step(artifact::EntryKind kind, std::span<const Feed> feeds);
+
+  /// Appends any number of tokens by steps of the prefill entry, or of the decode entry if there is none.
+  void prefill(std::span<const Feed> feeds);
+
+  /// Copies to `out` [vocabulary] the logits after the slot's last token.
+  void logits(uint32_t slot, std::span<float> out) const;
+
+  /// The same after token `token` of those that the last step appended. Throws EntryMissing if the step's entry
+  /// computes those of the last token only.
+  void logitsOf(uint32_t slot, uint32_t token, std::span<float> out) const;
+
+  /// Chooses the token that follows the slot's last; appends nothing.
+  int64_t sample(uint32_t slot, const Sampling &sampling);
+
+  /// What a rank sent in the last step, and for samples since.
+  Traffic takeTraffic();
+
+  Executor &rank(uint32_t index) { return *executors[index]; }
+
+private:
+  struct Sequence {
+    bool used = false;
+    bool hasLogits = false;
+    uint64_t key = 0;
+    uint64_t length = 0;
+  };
+  const Sequence &admitted(uint32_t slot) const;
+  Sequence &admitted(uint32_t slot) { return const_cast<Sequence &>(std::as_const(*this).admitted(slot)); }
+  uint32_t entryIndex(artifact::EntryKind kind) const;
+  void checkFeeds(const artifact::Entry &entry, std::span<const Feed> feeds) const;
+  void checkRoom(const Feed &feed) const;
+  void checkMemory() const;
+  void checkLoaded() const;
+  void initialise(const std::function<void(uint64_t, uint64_t)> &progress);
+  void gatherLogits(std::span<float> out, const std::function<const float *(const Executor &)> &local) const;
+  template <typename Body> void onAllRanks(const Body &body);
+
+  artifact::LoadedArtifact file;
+  std::string weightsRoot;
+  std::chrono::milliseconds commTimeout;
+  Mesh mesh;
+  unsigned threads;
+  RankLayout layout;
+  Images images;
+
+  Mapping table;
+  std::vector<StepInputs> inputs; ///< per entry
+  std::vector<std::unique_ptr<Executor>> executors;
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  std::unique_ptr<Workers> rankThreads;
+  std::vector<std::optional<Error>> errors; ///< per rank, of one step
+  std::vector<Traffic> sent;                ///< per rank, of the last step
+
+  std::vector<Sequence> sequences;
+  Sampler sampler;
+  std::vector<LocalLogits> locals;
+  std::vector<Feed> rest; ///< what prefill has still to append
+  uint32_t lastEntry = 0;
+  std::vector<uint32_t> lastCounts; ///< tokens per slot of the last step
+  bool failed = false;
+};
+
+} // namespace helix
+
+#endif // HELIX_RUNTIME_CORE_SESSION_H

@@ -1,0 +1,141 @@
+//===- Kernels.h - CPU kernels that an artifact's commands call ------------===//
+//
+// Plain functions over caller-owned memory: no allocation, no state, no locks. Kernels that several threads may share
+// take a half-open range of work items; any partition of all items among threads gives the same bits. Activations are
+// row-major f32 and need no alignment beyond their element's; rows = batch * tokens. Sizes are in elements.
+//
+// The result of a row depends neither on the other rows nor on their number.
+//
+//===-----------------------------------------------------------------------===//
+#ifndef HELIX_RUNTIME_CPU_KERNELS_H
+#define HELIX_RUNTIME_CPU_KERNELS_H
+
+#include "runtime/Cpu/KvLayout.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace helix::cpu {
+
+//===-----------------------------------------------------------------------===//
+// Linear
+//===-----------------------------------------------------------------------===//
+
+/// Columns of a packed panel. A packed matrix is [panel][k][kPanelWidth], its last panel padded with zeros.
+inline constexpr size_t kPanelWidth = 64;
+
+/// Work items of `linear`: panels of an [_, n] matrix.
+constexpr size_t linearItems(size_t n) { return (n + kPanelWidth - 1) / kPanelWidth; }
+
+struct LinearArgs {
+  const float *x = nullptr;     ///< [rows, k]
+  const void *weight = nullptr; ///< [k, n] as loadWeight packs it for WeightUse::Linear
+  DType dtype = DType::F32;     ///< of the weight
+  float *y = nullptr;           ///< [rows, n]
+  size_t rows = 0, k = 0, n = 0;
+};
+
+/// y = x · weight for the columns of panels [begin, end). Products are summed in f32 in ascending k, in blocks of 256
+/// whose sums are added in order.
+void linear(const LinearArgs &args, size_t begin, size_t end);
+
+//===-----------------------------------------------------------------------===//
+// Token rows
+//===-----------------------------------------------------------------------===//
+
+struct EmbeddingArgs {
+  const int64_t *ids = nullptr; ///< [rows]
+  const void *table = nullptr;  ///< [vocabulary, hidden], the ids firstId … firstId + vocabulary - 1
+  DType dtype = DType::F32;     ///< of the table
+  float *y = nullptr;           ///< [rows, hidden]
+  size_t rows = 0, vocabulary = 0, hidden = 0;
+  int64_t firstId = 0;
+};
+
+/// Items are rows. An id that the table does not hold, whatever it is, gives zeros.
+void embedding(const EmbeddingArgs &args, size_t begin, size_t end);
+
+struct LastTokenArgs {
+  const float *x = nullptr;      ///< [batch, tokens, hidden]
+  const int32_t *qLen = nullptr; ///< [batch], 0 … tokens
+  float *y = nullptr;            ///< [batch, 1, hidden]; zeros where qLen is 0
+  size_t batch = 0, tokens = 0, hidden = 0;
+};
+
+/// Items are batch rows.
+void lastToken(const LastTokenArgs &args, size_t begin, size_t end);
+
+//===-----------------------------------------------------------------------===//
+// Attention
+//===-----------------------------------------------------------------------===//
+
+struct KvAppendArgs {
+  const float *key = nullptr;    ///< [batch, tokens, cache.heads, cache.keyDim]
+  const float *value = nullptr;  ///< [batch, tokens, cache.heads, cache.valueDim]
+  const int32_t *past = nullptr; ///< [batch] tokens that each slot held before
+  const int32_t *qLen = nullptr; ///< [batch], 0 … tokens
+  KvCache cache;
+  uint32_t batch = 0, tokens = 0;
+};
+
+/// Items of kvAppend: (sequence, token), token fastest.
+constexpr size_t kvAppendItems(const KvAppendArgs &args) { return size_t(args.batch) * args.tokens; }
+
+/// Writes the tokens that this rank owns, rounded to the cache's type (nearest even). Slot b is batch row b.
+/// past[b] + qLen[b] must not exceed the slot's capacity.
+void kvAppend(const KvAppendArgs &args, size_t begin, size_t end);
+
+struct AttentionArgs {
+  const float *q = nullptr;      ///< [batch, tokens, heads, cache.keyDim]
+  const int32_t *past = nullptr; ///< [batch] position of query token 0
+  const int32_t *qLen = nullptr; ///< [batch], 0 … tokens
+  KvCache cache;                 ///< holds the new tokens already
+  float *send = nullptr;         ///< [kvp, batch, tokens, paddedHeads / kvp, valueDim + 1]
+  uint32_t batch = 0, tokens = 0;
+  uint32_t heads = 0;       ///< query heads, a multiple of cache.heads
+  uint32_t paddedHeads = 0; ///< a multiple of kvp, at least heads
+  float scale = 1;
+};
+
+/// Work items: (sequence, KV head, block of query tokens), the last fastest. attentionQueryBlock tokens are one item.
+size_t attentionItems(const AttentionArgs &args);
+uint32_t attentionQueryBlock(const AttentionArgs &args);
+
+/// Floats of scratch that each thread needs.
+size_t attentionScratch(const AttentionArgs &args);
+
+/// Attention of each query token over the cached tokens of this rank at global positions 0 … past[b] + t: for every
+/// head the output, then the natural-log log-sum-exp of its scaled scores. o = 0 and lse = -inf for padding heads,
+/// tokens t >= qLen[b] and where this rank holds no visible token. Cache slots that are not visible are not part of the
+/// result, whatever they hold; a NaN in visible ones shows.
+///
+/// A sequence is split into runs of about 256 local tokens from its start; their partial sums are combined in order.
+/// The exponential is accurate to 2 ulp.
+void partialAttention(const AttentionArgs &args, size_t begin, size_t end, float *scratch);
+
+struct MergeArgs {
+  const float *stacked = nullptr; ///< [peers, rows, heads, valueDim + 1]
+  float *y = nullptr;             ///< [rows, heads, valueDim]
+  uint32_t peers = 0;
+  size_t rows = 0; ///< batch * tokens
+  uint32_t heads = 0, valueDim = 0;
+};
+
+/// Items of mergeAttention: (row, head), head fastest.
+constexpr size_t mergeItems(const MergeArgs &args) { return args.rows * args.heads; }
+
+/// Exact attention from the peers' partials, in ascending peer order; peers with lse = -inf are skipped, zero if all
+/// are, the one peer's output itself if there is one; a NaN shows.
+void mergeAttention(const MergeArgs &args, size_t begin, size_t end);
+
+//===-----------------------------------------------------------------------===//
+// Reduction
+//===-----------------------------------------------------------------------===//
+
+/// out[i] = ((buffers[0][i] + buffers[1][i]) + buffers[2][i]) + … for i in [begin, end), count >= 1. `out` may be one
+/// of the buffers.
+void reduceOrdered(float *out, const float *const *buffers, size_t count, size_t begin, size_t end);
+
+} // namespace helix::cpu
+
+#endif // HELIX_RUNTIME_CPU_KERNELS_H

@@ -1,0 +1,80 @@
+//===- KvLayout.h - Where a token's key and value live ---------------------===//
+#ifndef HELIX_RUNTIME_CPU_KVLAYOUT_H
+#define HELIX_RUNTIME_CPU_KVLAYOUT_H
+
+#include <cstddef>
+#include <cstdint>
+
+namespace helix::cpu {
+
+/// Element types of weights and caches, numbered as in lib/Artifact/Artifact.fbs.
+enum class DType : uint8_t { F32 = 0, F16 = 1, BF16 = 2 };
+
+/// Bytes of an element.
+constexpr size_t elementBytes(DType dtype) { return dtype == DType::F32 ? 4 : 2; }
+
+/// The kvp rank that holds global position `position`.
+constexpr uint32_t kvOwner(uint64_t position, uint64_t block, uint64_t kvp) { return position / block % kvp; }
+
+/// Index of global position `position` among the tokens of its owner, in order.
+constexpr uint64_t kvLocal(uint64_t position, uint64_t block, uint64_t kvp) {
+  return position / (block * kvp) * block + position % block;
+}
+
+/// How many of the positions 0 … length - 1 kvp rank `rank` holds; they are its local tokens 0, 1, ….
+constexpr uint64_t kvLocalLength(uint64_t length, uint64_t rank, uint64_t block, uint64_t kvp) {
+  uint64_t rest = length % (block * kvp), before = rank * block;
+  uint64_t tail = rest <= before ? 0 : rest - before < block ? rest - before : block;
+  return length / (block * kvp) * block + tail;
+}
+
+/// One layer's cache on one rank, and the block table that leads to it.
+///
+/// Keys lie transposed within a page, [page][head][key_dim][block], so that a vector holds one dimension of several
+/// tokens: scores need no sums across lanes and a key is loaded once for all query heads of its group. Values lie as
+/// [page][head][block][value_dim]. Both areas are one stream per (page, head). Vector loads may run past a row's end,
+/// so an area ends with kKvSlackBytes that are never written.
+struct KvCache {
+  void *key = nullptr;            ///< kvKeyBytes(…) bytes
+  void *value = nullptr;          ///< kvValueBytes(…) bytes
+  const int32_t *table = nullptr; ///< [slots, pagesPerSlot] physical page of a slot's logical page
+  uint64_t pagesPerSlot = 0;      ///< capacity / (block * kvp)
+  uint32_t block = 0;             ///< tokens per page
+  uint32_t kvp = 1;               ///< ranks that share the sequence
+  uint32_t rank = 0;              ///< this rank's coordinate along kvp
+  uint32_t heads = 0;             ///< KV heads of this rank
+  uint32_t keyDim = 0;
+  uint32_t valueDim = 0;
+  DType dtype = DType::F32;
+};
+
+inline constexpr size_t kKvSlackBytes = 64;
+
+/// Bytes of the key area for `pages` physical pages (slots * pagesPerSlot under the identity table).
+constexpr uint64_t kvKeyBytes(uint64_t pages, uint64_t heads, uint64_t block, uint64_t keyDim, DType dtype) {
+  return pages * heads * block * keyDim * elementBytes(dtype) + kKvSlackBytes;
+}
+
+/// Bytes of the value area.
+constexpr uint64_t kvValueBytes(uint64_t pages, uint64_t heads, uint64_t block, uint64_t valueDim, DType dtype) {
+  return pages * heads * block * valueDim * elementBytes(dtype) + kKvSlackBytes;
+}
+
+/// Index, in elements, of dimension 0 of the key at `offset` within page `page`; dimension d lies d * block further.
+constexpr uint64_t kvKeyIndex(const KvCache &cache, uint64_t page, uint64_t head, uint64_t offset) {
+  return (page * cache.heads + head) * cache.block * cache.keyDim + offset;
+}
+
+/// Index, in elements, of the value at `offset` within page `page`; its dimensions follow one another.
+constexpr uint64_t kvValueIndex(const KvCache &cache, uint64_t page, uint64_t head, uint64_t offset) {
+  return ((page * cache.heads + head) * cache.block + offset) * cache.valueDim;
+}
+
+/// Physical page of the local token `local` of `slot`.
+inline uint64_t kvPage(const KvCache &cache, uint64_t slot, uint64_t local) {
+  return static_cast<uint64_t>(cache.table[slot * cache.pagesPerSlot + local / cache.block]);
+}
+
+} // namespace helix::cpu
+
+#endif // HELIX_RUNTIME_CPU_KVLAYOUT_H

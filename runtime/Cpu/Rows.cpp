@@ -1,0 +1,62 @@
+//===- Rows.cpp - Embedding, last token, and the append to the cache -------===//
+#include "runtime/Cpu/Convert.h"
+#include "runtime/Cpu/Kernels.h"
+
+#include <algorithm>
+
+namespace helix::cpu {
+
+void embedding(const EmbeddingArgs &args, size_t begin, size_t end) {
+  withElement(args.dtype, [&](auto element) {
+    const auto *table = static_cast<const decltype(element) *>(args.table);
+    for (size_t row = begin; row < end; ++row) {
+      float *y = args.y + row * args.hidden;
+      // Unsigned, so that one comparison refuses ids on either side, the extremes of int64 included.
+      uint64_t local = uint64_t(args.ids[row]) - uint64_t(args.firstId);
+      if (local >= args.vocabulary) {
+        std::fill_n(y, args.hidden, 0.0f);
+        continue;
+      }
+      for (size_t i = 0; i < args.hidden; ++i)
+        y[i] = toFloat(table[local * args.hidden + i]);
+    }
+  });
+}
+
+void lastToken(const LastTokenArgs &args, size_t begin, size_t end) {
+  for (size_t b = begin; b < end; ++b) {
+    float *y = args.y + b * args.hidden;
+    size_t used = std::clamp<int64_t>(args.qLen[b], 0, args.tokens);
+    if (used == 0)
+      std::fill_n(y, args.hidden, 0.0f);
+    else
+      std::copy_n(args.x + (b * args.tokens + used - 1) * args.hidden, args.hidden, y);
+  }
+}
+
+void kvAppend(const KvAppendArgs &args, size_t begin, size_t end) {
+  const KvCache &cache = args.cache;
+  withElement(cache.dtype, [&](auto element) {
+    auto *keys = static_cast<decltype(element) *>(cache.key);
+    auto *values = static_cast<decltype(element) *>(cache.value);
+    for (size_t item = begin; item < end; ++item) {
+      size_t b = item / args.tokens, t = item % args.tokens;
+      uint64_t position = uint64_t(args.past[b]) + t;
+      if (int64_t(t) >= args.qLen[b] || kvOwner(position, cache.block, cache.kvp) != cache.rank)
+        continue;
+      uint64_t local = kvLocal(position, cache.block, cache.kvp), page = kvPage(cache, b, local);
+      for (size_t head = 0; head < cache.heads; ++head) {
+        const float *key = args.key + (item * cache.heads + head) * cache.keyDim;
+        const float *value = args.value + (item * cache.heads + head) * cache.valueDim;
+        uint64_t keyAt = kvKeyIndex(cache, page, head, local % cache.block);
+        uint64_t valueAt = kvValueIndex(cache, page, head, local % cache.block);
+        for (size_t i = 0; i < cache.keyDim; ++i)
+          fromFloat(key[i], keys[keyAt + i * cache.block]);
+        for (size_t i = 0; i < cache.valueDim; ++i)
+          fromFloat(value[i], values[valueAt + i]);
+      }
+    }
+  });
+}
+
+} // namespace helix::cpu

@@ -1,0 +1,94 @@
+//===- Vector-inl.h - Loads with conversion and the exponential, per target ===//
+//
+// Included once per target by files that compile through hwy/foreach_target.h.
+//
+//===-----------------------------------------------------------------------===//
+#if defined(HELIX_RUNTIME_CPU_VECTOR_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef HELIX_RUNTIME_CPU_VECTOR_INL_H
+#undef HELIX_RUNTIME_CPU_VECTOR_INL_H
+#else
+#define HELIX_RUNTIME_CPU_VECTOR_INL_H
+#endif
+
+#include "runtime/Cpu/Convert.h"
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace helix::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// At most 64 bytes, which kKvSlackBytes and kPanelWidth count on.
+using F32 = hn::CappedTag<float, 16>;
+using Vec = hn::Vec<F32>;
+
+inline constexpr size_t kLanes = hn::MaxLanes(F32());
+
+/// Vectors that a loop keeps as accumulators (AVX-512 has 32 registers, others 16), and rows that share a load. More
+/// rows would leave fewer vectors per row, and so shorter runs of memory.
+inline constexpr size_t kAccumulators = HWY_TARGET <= HWY_AVX3 ? 16 : 8;
+inline constexpr size_t kMaxRows = 4;
+
+/// Asks for a line of memory in the second-level cache; any address will do.
+HWY_INLINE void prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
+
+HWY_INLINE Vec load(const float *p) { return hn::LoadU(F32(), p); }
+
+HWY_INLINE Vec load(const BFloat *p) {
+  const F32 d;
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::RebindToUnsigned<F32> d32;
+  auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t *>(p));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
+}
+
+HWY_INLINE Vec load(const Half *p) {
+  const F32 d;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t *>(p)));
+#else
+  // As toFloat(Half); Highway's own emulation knows neither infinity nor NaN.
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::RebindToUnsigned<F32> d32;
+  auto bits = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t *>(p)));
+  auto magnitude = hn::And(bits, hn::Set(d32, 0x7fffu));
+  auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(d32, 0x8000u)));
+  auto value = hn::Mul(hn::BitCast(d, hn::ShiftLeft<13>(magnitude)), hn::Set(d, 0x1p112f));
+  auto special = hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(d32, 0x7bffu)), hn::Set(d32, 0x7f800000u));
+  return hn::BitCast(d, hn::Or(hn::Or(hn::BitCast(d32, value), special), sign));
+#endif
+}
+
+/// e^x to 2 ulp over all floats: subnormal results round once, what is below them is 0, e^0 is 1, and NaN stays NaN.
+HWY_INLINE Vec exponential(Vec x) {
+  const F32 d;
+  const hn::RebindToSigned<F32> di;
+  // e^-105 is below half of the smallest subnormal; e^89 overflows.
+  Vec clamped = hn::Min(hn::Max(x, hn::Set(d, -105.0f)), hn::Set(d, 89.0f));
+  Vec n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
+  // x - n ln 2 in two steps, of which the first is exact.
+  Vec r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped);
+  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
+  // Taylor to degree 7: the remainder on |r| <= ln(2) / 2 is 5e-9.
+  Vec p = hn::Set(d, 1.0f / 5040);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 720));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 120));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 24));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 6));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
+  p = hn::MulAdd(hn::Mul(p, r), r, r);
+  p = hn::Add(p, hn::Set(d, 1.0f));
+  // 2^n as two factors, as neither 2^128 nor 2^-151 is a normal float; the first product is exact.
+  auto whole = hn::ConvertTo(di, n);
+  auto first = hn::ShiftRight<1>(whole), second = hn::Sub(whole, first);
+  auto bias = hn::Set(di, 127);
+  p = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(first, bias))));
+  p = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(second, bias))));
+  return hn::IfThenElse(hn::IsNaN(x), x, p);
+}
+
+} // namespace helix::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,101 @@
+//===- Weights.cpp - From a model's file to the form a kernel reads --------===//
+#include "runtime/Cpu/Weights.h"
+#include "runtime/Cpu/Convert.h"
+#include "runtime/Cpu/Kernels.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace helix::cpu {
+namespace {
+
+/// The product of `factors`, if it fits a signed 64-bit count.
+std::optional<uint64_t> product(std::initializer_list<uint64_t> factors) {
+  uint64_t result = 1;
+  for (uint64_t factor : factors)
+    if (__builtin_mul_overflow(result, factor, &result) || result > std::numeric_limits<int64_t>::max())
+      return std::nullopt;
+  return result;
+}
+
+/// A weight of one dimension is a single row.
+WeightDim rowsOf(const WeightPlan &plan) { return plan.rank == 2 ? plan.dims[0] : WeightDim{1, 0, {0, 1}, 1}; }
+const WeightDim &columnsOf(const WeightPlan &plan) { return plan.dims[plan.rank - 1]; }
+
+bool isConsistent(const WeightDim &dim) {
+  return dim.share.begin <= dim.share.end && dim.share.size() <= dim.local && dim.windowOffset <= dim.stored &&
+         dim.share.end <= dim.stored - dim.windowOffset;
+}
+
+bool isElement(DType dtype) { return dtype <= DType::BF16; }
+
+/// Converts `count` elements; those of the file need not be aligned.
+template <typename To, typename From> void convert(const std::byte *from, To *to, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
+    From element;
+    std::memcpy(&element, from + i * sizeof(From), sizeof(From));
+    // Through f32 a NaN could change its payload; the same type is a copy.
+    if constexpr (std::is_same_v<To, From>)
+      to[i] = element;
+    else
+      fromFloat(toFloat(element), to[i]);
+  }
+}
+
+template <typename To, typename From> void pack(const WeightPlan &plan, const std::byte *stored, To *packed) {
+  WeightDim rows = rowsOf(plan);
+  const WeightDim &columns = columnsOf(plan);
+  // The packed matrix is panels of `width` columns, each [rows][width]; a table is one panel.
+  uint64_t width = plan.use == WeightUse::Linear ? kPanelWidth : std::max<uint64_t>(1, columns.local);
+  for (uint64_t row = 0; row < rows.share.size(); ++row) {
+    uint64_t storedRow = rows.windowOffset + rows.share.begin + row;
+    uint64_t first = storedRow * columns.stored + columns.windowOffset + columns.share.begin;
+    for (uint64_t column = 0; column < columns.share.size(); column += width)
+      convert<To, From>(stored + (first + column) * sizeof(From), packed + (column * rows.local + row * width),
+                        std::min(width, columns.share.size() - column));
+  }
+}
+
+} // namespace
+
+Range splitRange(Range range, uint64_t chunk, uint64_t coordinate) {
+  uint64_t offset;
+  if (__builtin_mul_overflow(chunk, coordinate, &offset) || offset >= range.size())
+    return {range.end, range.end};
+  uint64_t begin = range.begin + offset;
+  return {begin, begin + std::min(chunk, range.end - begin)};
+}
+
+std::optional<uint64_t> packedBytes(const WeightPlan &plan) {
+  if ((plan.rank != 1 && plan.rank != 2) || !isElement(plan.stored) || !isElement(plan.dtype) ||
+      (plan.use == WeightUse::Linear && plan.rank == 1) || (plan.use == WeightUse::Vector && plan.dtype != DType::F32))
+    return std::nullopt;
+  WeightDim rows = rowsOf(plan);
+  uint64_t columns = columnsOf(plan).local;
+  if (!isConsistent(rows) || !isConsistent(columnsOf(plan)) ||
+      columns > std::numeric_limits<uint64_t>::max() - kPanelWidth)
+    return std::nullopt;
+  if (plan.use == WeightUse::Linear)
+    columns = linearItems(columns) * kPanelWidth;
+  return product({rows.local, columns, elementBytes(plan.dtype)});
+}
+
+bool loadWeight(const WeightPlan &plan, std::span<const std::byte> stored, std::span<std::byte> packed) {
+  std::optional<uint64_t> to = packedBytes(plan);
+  if (!to || *to != packed.size())
+    return false;
+  std::optional<uint64_t> from = product({rowsOf(plan).stored, columnsOf(plan).stored, elementBytes(plan.stored)});
+  if (!from || *from != stored.size())
+    return false;
+  std::fill(packed.begin(), packed.end(), std::byte(0));
+  withElement(plan.dtype, [&](auto target) {
+    withElement(plan.stored, [&](auto source) {
+      using To = decltype(target);
+      pack<To, decltype(source)>(plan, stored.data(), reinterpret_cast<To *>(packed.data()));
+    });
+  });
+  return true;
+}
+
+} // namespace helix::cpu

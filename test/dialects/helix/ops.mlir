@@ -1,0 +1,66 @@
+// Every op prints as it parses.
+// RUN: helix-opt %s | helix-opt | FileCheck %s
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = bf16, block = 4, kvp = 2, capacity = 16>
+
+// CHECK: module attributes {helix.mesh = #helix.mesh<tpa = 2, kvp = 2, ep = 1, tpf = 4>}
+module attributes {helix.mesh = #helix.mesh<tpa = 2, kvp = 2, ep = 1, tpf = 4>} {
+
+// CHECK: func.func @weights
+func.func @weights() {
+  // CHECK: helix.weight "whole" {file = "w", length = 128 : i64, offset = 64 : i64, stored = tensor<8x4xf32>} : tensor<8x4xf32>
+  %0 = helix.weight "whole" {file = "w", offset = 64 : i64, length = 128 : i64, stored = tensor<8x4xf32>} : tensor<8x4xf32>
+  // CHECK: helix.weight "rounded" {{.*}} : tensor<8x4xbf16>
+  %1 = helix.weight "rounded" {file = "w", offset = 64 : i64, length = 128 : i64, stored = tensor<8x4xf32>} : tensor<8x4xbf16>
+  // CHECK: slice = {{\[\[}}#helix.split<tpa, 4>, #helix.split<kvp, 2>], []], stored = tensor<8x4xf32>, window_offset = array<i64: 0, 1>, window_size = array<i64: 8, 2>} : tensor<2x2xf32>
+  %2 = helix.weight "part" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
+                            window_offset = array<i64: 0, 1>, window_size = array<i64: 8, 2>,
+                            slice = [[#helix.split<tpa, 4>, #helix.split<kvp, 2>], []]} : tensor<2x2xf32>
+  return
+}
+
+// CHECK: func.func @layer
+func.func @layer(%ids: tensor<1x1xi64>, %table: tensor<3x8xbf16>, %w: tensor<8x8xf32>, %s: tensor<8xf32>,
+                 %cos: tensor<16x2xf32>, %past: tensor<1xi32>, %q_len: tensor<1xi32>, %c0: !kv,
+                 %gate: tensor<8x6xf16>, %down: tensor<6x8xf16>)
+    attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
+  // CHECK: helix.embedding %{{.*}}, %{{.*}} : (tensor<1x1xi64>, tensor<3x8xbf16>) -> !helix.partial<tensor<1x1x8xf32>, sum, [n]>
+  %e = helix.embedding %ids, %table : (tensor<1x1xi64>, tensor<3x8xbf16>) -> !helix.partial<tensor<1x1x8xf32>, sum, [n]>
+  // CHECK: helix.all_reduce
+  %x = helix.all_reduce %e : !helix.partial<tensor<1x1x8xf32>, sum, [n]> -> tensor<1x1x8xf32>
+  // CHECK: helix.rms_norm %{{.*}}, %{{.*}} {epsilon = 1.000000e-05 : f64} : tensor<1x1x8xf32>, tensor<8xf32>
+  %n = helix.rms_norm %x, %s {epsilon = 1.0e-5 : f64} : tensor<1x1x8xf32>, tensor<8xf32>
+  // CHECK: helix.region kvp {
+  %a, %c = helix.region kvp {
+    // CHECK: helix.linear %{{.*}}, %{{.*}} : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
+    %q0 = helix.linear %n, %w : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
+    %q1 = tensor.expand_shape %q0 [[0], [1], [2, 3]] output_shape [1, 1, 2, 4] : tensor<1x1x8xf32> into tensor<1x1x2x4xf32>
+    // CHECK: helix.rope {{.*}} {interleaved} : tensor<1x1x2x4xf32>, tensor<16x2xf32>, tensor<1xi32>
+    %q = helix.rope %q1, %cos, %cos, %past {interleaved} : tensor<1x1x2x4xf32>, tensor<16x2xf32>, tensor<1xi32>
+    // CHECK: helix.kv_append %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} into %{{.*}} : tensor<1x1x2x4xf32>, tensor<1x1x2x4xf32>, tensor<1xi32>, <slots = 1
+    %c1 = helix.kv_append %q, %q1, %past, %q_len into %c0 : tensor<1x1x2x4xf32>, tensor<1x1x2x4xf32>, tensor<1xi32>, !kv
+    // CHECK: helix.partial_attention {{.*}} -> <tensor<1x1x2x4xf32>, lse, [kvp]>
+    %p = helix.partial_attention %q, %c1, %past, %q_len {scale = 0.5 : f64} : tensor<1x1x2x4xf32>, !kv, tensor<1xi32> -> !helix.partial<tensor<1x1x2x4xf32>, lse, [kvp]>
+    // CHECK: helix.all_to_all {{.*}} -> <kvp, tensor<2x1x1x1x5xf32>>
+    %t = helix.all_to_all %p : !helix.partial<tensor<1x1x2x4xf32>, lse, [kvp]> -> !helix.stacked<kvp, tensor<2x1x1x1x5xf32>>
+    // CHECK: helix.merge_attention {{.*}} -> tensor<1x1x1x4xf32>
+    %m = helix.merge_attention %t : !helix.stacked<kvp, tensor<2x1x1x1x5xf32>> -> tensor<1x1x1x4xf32>
+    // CHECK: helix.yield
+    helix.yield %m, %c1 : tensor<1x1x1x4xf32>, !kv
+  } : tensor<1x1x1x4xf32>, !kv
+  // CHECK: helix.ffn {{.*}} {activation = #helix.activation<silu>}
+  %f = helix.ffn %n, %gate, %gate, %down {activation = #helix.activation<silu>}
+      : (tensor<1x1x8xf32>, tensor<8x6xf16>, tensor<8x6xf16>, tensor<6x8xf16>) -> !helix.partial<tensor<1x1x8xf32>, sum, [ep, tpf]>
+  // CHECK: helix.last_token
+  %l = helix.last_token %n, %q_len : tensor<1x1x8xf32>, tensor<1xi32> -> tensor<1x1x8xf32>
+  return
+}
+
+// CHECK: func.func @attention
+func.func @attention(%q: tensor<1x1x4x4xf32>, %c: !kv, %past: tensor<1xi32>) -> tensor<1x1x4x4xf32> {
+  // CHECK: helix.attention {{.*}} {helix.sharding = #helix.sharding<attn, {{\[\[}}], [], ["tpa"], []]>, scale = 5.000000e-01 : f64} : tensor<1x1x4x4xf32>
+  %a = helix.attention %q, %c, %past, %past {scale = 0.5 : f64, helix.sharding = #helix.sharding<attn, [[], [], ["tpa"], []]>}
+      : tensor<1x1x4x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x4xf32>
+  return %a : tensor<1x1x4x4xf32>
+}
+}

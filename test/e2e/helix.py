@@ -1,0 +1,100 @@
+"""What the end-to-end tests share: the tools of one build, fixtures, and ONNX Runtime as the reference."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import onnxruntime
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("HELIX_BUILD", ROOT / "build" / "release"))
+MODELS = ROOT / "test" / "models"
+FIXTURES = json.loads((MODELS / "fixtures.json").read_text())
+MESHES = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 2), (3, 1), (5, 1)]
+
+# A prompt of 48 and 48 more; and a ragged batch: prompts of 1, 17 and 48, 48 more each.
+SINGLE = [(48, 96)]
+RAGGED = [(1, 49), (17, 65), (48, 96)]
+
+
+def tool(name, *args, stdin=None, check=True):
+    """Runs a tool of the build; returns the finished process, its output as text."""
+    command = [BUILD / "bin" / name, *map(str, args)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stderr}")
+    return done
+
+
+def model(fixture):
+    return MODELS / fixture / "model.onnx"
+
+
+def meshes(fixture):
+    """The meshes that the fixture's KV heads allow."""
+    return [(kvp, tpa) for kvp, tpa in MESHES if tpa <= FIXTURES[fixture]["kv_heads"]]
+
+
+def options(kvp, tpa, batch, dtype="f32", block=4):
+    """Flags of helix-compile for the suite's cases: contexts of 96, prefill chunks of 16 with all logits."""
+    return ["--kvp", kvp, "--tpa", tpa, "--batch", batch, "--max-context", 96, "--prefill-chunk", 16, "--all-logits",
+            "--block", block, "--weight-dtype", dtype, "--kv-dtype", dtype]
+
+
+def compile_model(fixture, out, *flags):
+    tool("helix-compile", model(fixture), "-o", out, *flags)
+    return out
+
+
+@functools.cache
+def session(fixture):
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(model(fixture)), settings, providers=["CPUExecutionProvider"])
+
+
+def onnx_logits(fixture, ids):
+    """Logits [tokens, vocabulary] f32 of every token of one sequence, by ONNX Runtime in one pass."""
+    shape = FIXTURES[fixture]
+    feeds = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
+    empty = np.zeros((1, shape["kv_heads"], 0, shape["head_dim"]), np.float32)
+    for given in session(fixture).get_inputs():
+        if given.name.startswith("past_key_values"):
+            feeds[given.name] = empty
+    return session(fixture).run(["logits"], feeds)[0][0]
+
+
+def sequences(fixture, lengths, seed=0):
+    """Random token ids, one array per (prompt, total) of `lengths`."""
+    random = np.random.default_rng(seed)
+    return [random.integers(0, FIXTURES[fixture]["vocab"], total) for _, total in lengths]
+
+
+def write_prompts(path, ids):
+    """One JSON line per sequence."""
+    lines = [json.dumps({"ids": [int(i) for i in row]}) for row in ids]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def score(artifact, prompts, out, *flags):
+    """Teacher-forced logits per prompt, by helix-run."""
+    tool("helix-run", artifact, "--prompts", prompts, "--score", "--decode-from", 17, "--outputs", out, *flags)
+    with np.load(out) as arrays:
+        return [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
+
+
+def interpret(module, fixture, prompts, out, *flags):
+    """Teacher-forced logits per prompt in float64, by the reference interpreter on a module of any helix level."""
+    tool("helix-interpret", module, "--model-dir", MODELS / fixture, "--prompts", prompts, "--decode-from", 17, "--outputs", out, *flags)
+    with np.load(out) as arrays:
+        return [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
+
+
+def error(ours, reference):
+    """max |a - b| / max |b| over the logits of all sequences."""
+    difference = max(np.abs(a.astype(np.float64) - b).max() for a, b in zip(ours, reference, strict=True))
+    return difference / max(np.abs(b).max() for b in reference)

@@ -1,0 +1,51 @@
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=1 tpa=3" 2>&1 | FileCheck %s --check-prefix=TPA
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="ranks=4 kvp=3" 2>&1 | FileCheck %s --check-prefix=DIVIDE
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="ranks=4 kvp=2 tpa=1" 2>&1 | FileCheck %s --check-prefix=PRODUCT
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 tpf=3" 2>&1 | FileCheck %s --check-prefix=FFN
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 ep=2" 2>&1 | FileCheck %s --check-prefix=EP
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=-1" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
+// RUN: helix-opt %s -split-input-file -verify-diagnostics -helix-shard
+
+// TPA: error: HLX2002: tpa = 3, but the model has 2 KV heads
+// DIVIDE: error: HLX2001: kvp = 3 does not divide 4 ranks
+// PRODUCT: error: HLX2001: kvp * tpa = 2 * 1 is not the 4 ranks asked for
+// FFN: error: HLX2001: ep * tpf = 1 * 3 must be kvp * tpa = 2
+// EP: error: HLX2001: ep = 2 splits experts, but the model has none
+// NEGATIVE: error: HLX2001: a mesh axis has from 1 to 2^20 ranks, but -1 was asked for
+
+// expected-error @below {{HLX2003: no entry has a KV cache}}
+module {}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+func.func @query_used_twice(%ids: tensor<1x1xi64>, %past: tensor<1xi32>, %q_len: tensor<1xi32>, %c: !kv)
+    -> (tensor<1x1x8xf32>, !kv) attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
+  %x = arith.constant dense<1.0> : tensor<1x1x8xf32>
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 256 : i64, stored = tensor<8x8xf32>} : tensor<8x8xf32>
+  %y = helix.linear %x, %w : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
+  // expected-error @below {{HLX2003: cannot shard tensor.expand_shape: its result is split over heads for helix.attention but also used elsewhere}}
+  %h = tensor.expand_shape %y [[0], [1], [2, 3]] output_shape [1, 1, 2, 4] : tensor<1x1x8xf32> into tensor<1x1x2x4xf32>
+  %c1 = helix.kv_append %h, %h, %past, %q_len into %c : tensor<1x1x2x4xf32>, tensor<1x1x2x4xf32>, tensor<1xi32>, !kv
+  %a = helix.attention %h, %c1, %past, %q_len {scale = 0.5 : f64} : tensor<1x1x2x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x2x4xf32>
+  return %x, %c1 : tensor<1x1x8xf32>, !kv
+}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+// expected-error @below {{HLX2003: cannot shard func.func: the logits must come straight from one helix.linear}}
+func.func @no_head(%ids: tensor<1x1xi64>, %past: tensor<1xi32>, %q_len: tensor<1xi32>, %c: !kv)
+    -> (tensor<1x1x8xf32>, !kv) attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
+  %x = arith.constant dense<1.0> : tensor<1x1x8xf32>
+  return %x, %c : tensor<1x1x8xf32>, !kv
+}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+// expected-error @below {{HLX2003: argument 1 of @signature must be 'tensor<1xi32>'}}
+func.func @signature(%ids: tensor<1x1xi64>, %c: !kv) -> !kv
+    attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
+  return %c : !kv
+}

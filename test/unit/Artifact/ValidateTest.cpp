@@ -1,0 +1,230 @@
+//===- ValidateTest.cpp - Artifacts that contradict themselves -------------===//
+#include "lib/Artifact/Format.h"
+#include "lib/Artifact/Reader.h"
+#include "lib/Artifact/Writer.h"
+#include "test/unit/Core/TinyModel.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+using namespace helix;
+using namespace helix::artifact;
+using helix::test::TinyModel;
+using helix::test::TinyOptions;
+
+namespace {
+
+ArtifactT tiny() {
+  TinyOptions options;
+  options.tpa = options.kvp = 2;
+  return tinyArtifact(TinyModel(), options);
+}
+
+/// The message with which a changed artifact is refused; "" if it is taken.
+std::string refusal(const std::function<void(ArtifactT &)> &change) {
+  ArtifactT artifact = tiny();
+  change(artifact);
+  std::vector<uint8_t> bytes;
+  Error error;
+  if (!encodeArtifact(artifact, bytes, error))
+    return error.message;
+  if (verifyArtifact(bytes, error))
+    return "";
+  EXPECT_EQ(error.code, ErrorCode::ArtifactInconsistent);
+  EXPECT_EQ(error.message.rfind("HLX3007: ", 0), 0u) << error.message;
+  return error.message;
+}
+
+CommandT &commandOf(ArtifactT &artifact, Work work) {
+  for (auto &command : artifact.entries[0]->commands)
+    if (command->work.type == work)
+      return *command;
+  throw std::runtime_error("no such command");
+}
+
+#define EXPECT_REFUSED(part, ...)                                                                                      \
+  EXPECT_NE(refusal([](ArtifactT &a) { __VA_ARGS__; }).find(part), std::string::npos)                                  \
+      << refusal([](ArtifactT &a) { __VA_ARGS__; })
+
+TEST(Validate, WhatTheCompilerWritesIsTaken) {
+  EXPECT_EQ(refusal([](ArtifactT &) {}), "");
+}
+
+TEST(Validate, Mesh) {
+  EXPECT_REFUSED("mesh", a.mesh.reset());
+  EXPECT_REFUSED("mesh", a.mesh->tpf = 2);
+  EXPECT_REFUSED("mesh", a.mesh->kvp = 0);
+  EXPECT_REFUSED("mesh", a.mesh->tpa = a.mesh->tpf = 1u << 31);
+  EXPECT_REFUSED("vocabulary", a.vocabulary = 0);
+  EXPECT_REFUSED("vocabulary", a.vocabulary = uint64_t(1) << 40);
+  EXPECT_REFUSED("vocabulary", a.local_vocabulary = 9);
+  EXPECT_REFUSED("entry", a.entries.clear());
+}
+
+TEST(Validate, WeightsLieInTheirFiles) {
+  EXPECT_REFUSED("weight 0", a.weights[0]->file = 1);
+  EXPECT_REFUSED("leaves its file", a.weights[0]->offset = a.files[0]->bytes);
+  EXPECT_REFUSED("leaves its file", a.weights[0]->offset = ~uint64_t(0));
+  EXPECT_REFUSED("leaves its file", a.files[0]->bytes = 4);
+  EXPECT_REFUSED("length", a.weights[0]->length -= 4);
+  EXPECT_REFUSED("path", a.files[0]->path = "/etc/passwd");
+  EXPECT_REFUSED("path", a.files[0]->path.clear());
+  EXPECT_REFUSED("path", (a.files[0]->path = std::string("a\0b", 3)));
+}
+
+TEST(Validate, WeightShapes) {
+  EXPECT_REFUSED("element type", a.weights[0]->stored_dtype = DType::I64);
+  EXPECT_REFUSED("element type", a.weights[0]->use = WeightUse(7));
+  EXPECT_REFUSED("dimensions", a.weights[0]->dims.pop_back());
+  EXPECT_REFUSED("window", a.weights[0]->dims[0]->window_offset = 1);
+  EXPECT_REFUSED("window", a.weights[0]->dims[0]->window_size = ~uint64_t(0));
+  EXPECT_REFUSED("exceeds the local size", a.weights[0]->dims[0]->local = 9);
+  EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->chunk = 9);
+  EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->chunk = 0);
+  EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->axis = Axis(9));
+  EXPECT_REFUSED("range", a.weights[0]->dims[0]->local = uint64_t(1) << 62);
+  EXPECT_REFUSED("range", a.weights[0]->dims[0]->stored = uint64_t(1) << 62);
+}
+
+TEST(Validate, KvLayout) {
+  EXPECT_REFUSED("KV", a.kv.reset());
+  EXPECT_REFUSED("KV", a.kv->block = 0);
+  EXPECT_REFUSED("KV", a.kv->capacity = 52);
+  EXPECT_REFUSED("KV", a.kv->capacity = uint64_t(1) << 31);
+  EXPECT_REFUSED("pages", (a.kv->slots = ~0u, a.kv->capacity = uint64_t(1) << 30));
+  EXPECT_REFUSED("KV layer 1", a.kv->layers[1]->heads = 0);
+  EXPECT_REFUSED("KV layer 1", a.kv->layers[1]->dtype = DType::I32);
+}
+
+TEST(Validate, CodeIsWhatItWas) {
+  EXPECT_REFUSED("checksum", a.images[0]->code[100] ^= 1);
+  EXPECT_REFUSED("checksum", a.kernels[0]->groups += 1);
+  EXPECT_REFUSED("checksum", a.kernels[0]->symbol = "add_16");
+  EXPECT_REFUSED("checksum", a.kernels[0]->buffers[0] *= 2);
+  EXPECT_REFUSED("kernel 0", a.kernels[0]->image = 1);
+  EXPECT_REFUSED("processor", a.images[0]->triple.clear());
+}
+
+TEST(Validate, Entries) {
+  EXPECT_REFUSED("kind", a.entries[0]->kind = EntryKind(2));
+  EXPECT_REFUSED("batch", a.entries[0]->batch = 4);
+  EXPECT_REFUSED("one token", a.entries[0]->tokens = 2);
+  EXPECT_REFUSED("logits", a.entries[0]->logits_operand.reset());
+  EXPECT_REFUSED("logits", a.entries[0]->logits_operand->bytes -= 4);
+  EXPECT_REFUSED("logits", a.entries[0]->logits_operand->offset += a.entries[0]->device_bytes);
+  EXPECT_REFUSED("logits", a.entries[0]->logits_operand->space = Space::Weight);
+  EXPECT_REFUSED("arena", a.entries[0]->device_bytes = uint64_t(1) << 50);
+  EXPECT_REFUSED("inside", a.entries[0]->device_bytes = 64);
+}
+
+TEST(Validate, OperandsLieInTheirSpaces) {
+  EXPECT_REFUSED("command 0", commandOf(a, Work::Embedding).outputs[0]->offset = 4);
+  EXPECT_REFUSED("inside", commandOf(a, Work::Linear).outputs[0]->offset = uint64_t(1) << 40);
+  EXPECT_REFUSED("inside", commandOf(a, Work::Linear).inputs[1]->index = 999);
+  EXPECT_REFUSED("inside", commandOf(a, Work::Linear).inputs[1]->bytes -= 4);
+  EXPECT_REFUSED("inside", commandOf(a, Work::KvAppend).inputs[4]->index = 2);
+  EXPECT_REFUSED("inside", commandOf(a, Work::KvAppend).inputs[2]->index = 3);
+  EXPECT_REFUSED("inside", commandOf(a, Work::Linear).inputs[0]->space = Space(9));
+}
+
+TEST(Validate, OperandsFitTheWork) {
+  EXPECT_REFUSED("takes", commandOf(a, Work::Linear).inputs.pop_back());
+  EXPECT_REFUSED("takes", commandOf(a, Work::KvAppend).outputs.push_back(std::make_unique<OperandT>()));
+  EXPECT_REFUSED("bytes", commandOf(a, Work::Linear).work.AsLinear()->rows += 1);
+  EXPECT_REFUSED("bytes", commandOf(a, Work::Linear).work.AsLinear()->n = uint64_t(1) << 62);
+  EXPECT_REFUSED("zero", commandOf(a, Work::Linear).work.AsLinear()->k = 0);
+  EXPECT_REFUSED("lies over",
+                 commandOf(a, Work::Linear).outputs[0]->offset = commandOf(a, Work::Linear).inputs[0]->offset);
+  EXPECT_REFUSED("rows", commandOf(a, Work::Embedding).work.AsEmbedding()->rows = 1);
+  EXPECT_REFUSED("shape", commandOf(a, Work::Embedding).work.AsEmbedding()->vocabulary = 9);
+  EXPECT_REFUSED("not its entry's", commandOf(a, Work::KvAppend).work.AsKvAppend()->batch = 1);
+  EXPECT_REFUSED("bytes", commandOf(a, Work::KvAppend).work.AsKvAppend()->heads = 2);
+  EXPECT_REFUSED("padded", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->padded_heads = 3);
+  EXPECT_REFUSED("padded", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->heads = 0);
+  EXPECT_REFUSED("scale", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->scale = NAN);
+  EXPECT_REFUSED("scale", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->scale = 1e300);
+  EXPECT_REFUSED("bytes", commandOf(a, Work::MergeAttention).work.AsMergeAttention()->peers = 3);
+  EXPECT_REFUSED("kernel", commandOf(a, Work::Generated).work.AsGenerated()->kernel = 1000);
+  EXPECT_REFUSED("takes", commandOf(a, Work::Generated).inputs.pop_back());
+  EXPECT_REFUSED("bytes", commandOf(a, Work::Generated).inputs[0]->bytes -= 4);
+  EXPECT_REFUSED("bytes", commandOf(a, Work::AllToAll).work.AsAllToAll()->chunk += 4);
+  EXPECT_REFUSED("bytes", commandOf(a, Work::AllToAll).work.AsAllToAll()->axis = Axis::N);
+  EXPECT_REFUSED("bytes", commandOf(a, Work::AllReduce).work.AsAllReduce()->elements += 1);
+  EXPECT_REFUSED("input 0 is not in communication memory",
+                 commandOf(a, Work::AllReduce).inputs[0]->space = Space::Device);
+  EXPECT_REFUSED("work", commandOf(a, Work::AllReduce).work.Reset());
+}
+
+TEST(Reader, HeadersAreChecked) {
+  std::vector<uint8_t> good;
+  Error error;
+  ASSERT_TRUE(encodeArtifact(tiny(), good, error));
+  auto codeWith = [&](size_t offset, uint8_t flip) {
+    std::vector<uint8_t> bytes = good;
+    bytes[offset] ^= flip;
+    EXPECT_EQ(verifyArtifact(bytes, error), nullptr);
+    return error.code;
+  };
+  EXPECT_EQ(codeWith(0, 1), ErrorCode::ArtifactForeign);
+  EXPECT_EQ(codeWith(offsetof(Header, major), 2), ErrorCode::ArtifactVersion);
+  EXPECT_EQ(codeWith(offsetof(Header, minor), 1), ErrorCode::ArtifactVersion);
+  EXPECT_EQ(codeWith(offsetof(Header, payloadBytes), 1), ErrorCode::ArtifactTruncated);
+  EXPECT_EQ(codeWith(offsetof(Header, checksum), 1), ErrorCode::ArtifactAltered);
+  EXPECT_EQ(codeWith(200, 1), ErrorCode::ArtifactAltered);
+  good.push_back(0);
+  EXPECT_EQ(codeWith(24, 0), ErrorCode::ArtifactTruncated);
+}
+
+TEST(Reader, FilesThatAreNoArtifacts) {
+  test::TemporaryDirectory directory;
+  Error error;
+  EXPECT_FALSE(readArtifact(directory.file("missing"), error));
+  EXPECT_EQ(error.code, ErrorCode::ArtifactUnreadable);
+  EXPECT_FALSE(readArtifact(directory.path.string(), error));
+  EXPECT_EQ(error.code, ErrorCode::ArtifactUnreadable);
+  EXPECT_FALSE(readArtifact("/dev/null", error));
+  EXPECT_EQ(error.code, ErrorCode::ArtifactUnreadable);
+  for (size_t size : {0, 5, 32, 5000}) {
+    std::vector<uint8_t> bytes(size, 'x');
+    test::writeFile(directory.file("other"), bytes.data(), bytes.size());
+    EXPECT_FALSE(readArtifact(directory.file("other"), error));
+    EXPECT_EQ(error.code, ErrorCode::ArtifactForeign);
+  }
+}
+
+TEST(Writer, SameArtifactSameBytesAndNoTemporaryLeft) {
+  test::TemporaryDirectory directory;
+  Error error;
+  std::vector<uint8_t> first, second;
+  ASSERT_TRUE(encodeArtifact(tiny(), first, error));
+  ASSERT_TRUE(encodeArtifact(tiny(), second, error));
+  EXPECT_EQ(first, second);
+  ASSERT_TRUE(writeArtifact(tiny(), directory.file("a.hlx"), error)) << error.message;
+  ASSERT_TRUE(writeArtifact(tiny(), directory.file("a.hlx"), error)) << "over an old one";
+  LoadedArtifact loaded = readArtifact(directory.file("a.hlx"), error);
+  ASSERT_TRUE(loaded) << error.message;
+  EXPECT_EQ(loaded->entries()->size(), 2u);
+  size_t files = 0;
+  for ([[maybe_unused]] const auto &entry : std::filesystem::directory_iterator(directory.path))
+    ++files;
+  EXPECT_EQ(files, 1u);
+}
+
+TEST(Writer, RefusesWhatNoReaderTakesAndWhatIsNoFile) {
+  test::TemporaryDirectory directory;
+  Error error;
+  ArtifactT bad = tiny();
+  bad.mesh->kvp = 3;
+  EXPECT_FALSE(writeArtifact(bad, directory.file("a.hlx"), error));
+  EXPECT_EQ(error.code, ErrorCode::ArtifactInconsistent);
+  EXPECT_FALSE(std::filesystem::exists(directory.file("a.hlx")));
+  EXPECT_FALSE(writeArtifact(tiny(), directory.file("none/a.hlx"), error));
+  EXPECT_EQ(error.code, ErrorCode::ArtifactUnwritable);
+  EXPECT_FALSE(writeArtifact(tiny(), directory.path.string(), error));
+  EXPECT_EQ(error.code, ErrorCode::ArtifactUnwritable);
+}
+
+} // namespace

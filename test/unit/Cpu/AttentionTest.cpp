@@ -1,0 +1,413 @@
+//===- AttentionTest.cpp - The sharded cache, partial attention, merge -----===//
+#include "Reference.h"
+#include "runtime/Cpu/Kernels.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace helix::cpu::test {
+namespace {
+
+struct Shape {
+  DType dtype = DType::F32;
+  uint32_t kvp = 1, block = 16, heads = 2, kvHeads = 1, keyDim = 16, valueDim = 16, tokens = 1;
+  std::vector<int32_t> past, qLen; // one per sequence
+  float sharpness = 4;             // range of q: how far from uniform the attention is
+
+  uint32_t batch() const { return past.size(); }
+  int32_t length(size_t b) const { return past[b] + qLen[b]; }
+  uint32_t paddedHeads() const { return (heads + kvp - 1) / kvp * kvp; }
+  float scale() const { return 1 / std::sqrt(float(keyDim)); }
+};
+
+/// All ranks of a sharded attention: every cache starts as NaN, is filled by kvAppend, and pages are scattered.
+struct Ranks {
+  Shape shape;
+  std::vector<std::vector<float>> keys, values; // per sequence [length, kvHeads, dim]
+  std::vector<float> q;                         // [batch, tokens, heads, keyDim]
+  std::vector<int32_t> table;
+  uint64_t pagesPerSlot;
+  std::vector<std::vector<std::byte>> keyAreas, valueAreas;
+
+  /// Sequence b takes its content from seed firstSeed + b.
+  explicit Ranks(const Shape &shape, uint64_t firstSeed = 1) : shape(shape) {
+    int32_t longest = 1;
+    size_t queryRow = size_t(shape.tokens) * shape.heads * shape.keyDim;
+    for (size_t b = 0; b < shape.batch(); ++b) {
+      longest = std::max(longest, shape.length(b));
+      keys.push_back(randomFloats(size_t(shape.length(b)) * shape.kvHeads * shape.keyDim, 10 * (firstSeed + b)));
+      values.push_back(
+          randomFloats(size_t(shape.length(b)) * shape.kvHeads * shape.valueDim, 10 * (firstSeed + b) + 1));
+      std::vector<float> row = randomFloats(queryRow, 10 * (firstSeed + b) + 2, shape.sharpness);
+      q.insert(q.end(), row.begin(), row.end());
+    }
+    uint64_t cycle = uint64_t(shape.block) * shape.kvp;
+    pagesPerSlot = (longest + cycle - 1) / cycle + 1; // the last page is never used
+    table.resize(pagesPerSlot * shape.batch());
+    std::iota(table.begin(), table.end(), 0);
+    std::shuffle(table.begin(), table.end(), std::mt19937_64(5));
+    for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+      keyAreas.emplace_back(kvKeyBytes(table.size(), shape.kvHeads, shape.block, shape.keyDim, shape.dtype),
+                            std::byte(0xff));
+      valueAreas.emplace_back(kvValueBytes(table.size(), shape.kvHeads, shape.block, shape.valueDim, shape.dtype),
+                              std::byte(0xff));
+    }
+  }
+
+  KvCache cache(uint32_t rank) {
+    return {keyAreas[rank].data(),
+            valueAreas[rank].data(),
+            table.data(),
+            pagesPerSlot,
+            shape.block,
+            shape.kvp,
+            rank,
+            shape.kvHeads,
+            shape.keyDim,
+            shape.valueDim,
+            shape.dtype};
+  }
+
+  /// Appends positions [from[b], to[b]) of every sequence on every rank, as one call.
+  void append(const std::vector<int32_t> &from, const std::vector<int32_t> &to) {
+    int32_t tokens = 1;
+    std::vector<int32_t> count;
+    for (size_t b = 0; b < shape.batch(); ++b) {
+      count.push_back(to[b] - from[b]);
+      tokens = std::max(tokens, count.back());
+    }
+    size_t keyRow = size_t(shape.kvHeads) * shape.keyDim, valueRow = size_t(shape.kvHeads) * shape.valueDim;
+    std::vector<float> key(shape.batch() * tokens * keyRow, kNaN), value(shape.batch() * tokens * valueRow, kNaN);
+    for (size_t b = 0; b < shape.batch(); ++b) {
+      std::copy_n(keys[b].data() + from[b] * keyRow, count[b] * keyRow, key.data() + b * tokens * keyRow);
+      std::copy_n(values[b].data() + from[b] * valueRow, count[b] * valueRow, value.data() + b * tokens * valueRow);
+    }
+    for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+      KvAppendArgs args{key.data(),  value.data(),  from.data(),     count.data(),
+                        cache(rank), shape.batch(), uint32_t(tokens)};
+      kvAppend(args, kvAppendItems(args) / 2, kvAppendItems(args));
+      kvAppend(args, 0, kvAppendItems(args) / 2);
+    }
+  }
+
+  Ranks &fill() {
+    std::vector<int32_t> total;
+    for (size_t b = 0; b < shape.batch(); ++b)
+      total.push_back(shape.length(b));
+    append(std::vector<int32_t>(shape.batch(), 0), shape.past);
+    append(shape.past, total);
+    return *this;
+  }
+
+  AttentionArgs args(uint32_t rank, std::vector<float> &send) {
+    send.assign(size_t(shape.batch()) * shape.tokens * shape.paddedHeads() * (shape.valueDim + 1), 33.0f);
+    return {q.data(),      shape.past.data(), shape.qLen.data(), cache(rank),         send.data(),
+            shape.batch(), shape.tokens,      shape.heads,       shape.paddedHeads(), shape.scale()};
+  }
+
+  std::vector<float> attend(uint32_t rank) {
+    std::vector<float> send;
+    AttentionArgs attention = args(rank, send);
+    std::vector<float> scratch(attentionScratch(attention), kNaN);
+    partialAttention(attention, 0, attentionItems(attention), scratch.data());
+    return send;
+  }
+
+  size_t sendIndex(size_t b, size_t t, size_t head) const {
+    size_t perPeer = shape.paddedHeads() / shape.kvp;
+    return (((head / perPeer * shape.batch() + b) * shape.tokens + t) * perPeer + head % perPeer) *
+           (shape.valueDim + 1);
+  }
+
+  /// o and lse in f64 of one query head over the tokens of `rank`, or of all ranks for rank = kvp.
+  std::vector<double> expected(size_t b, size_t t, size_t head, uint32_t rank) const {
+    std::vector<double> result(shape.valueDim + 1, 0), weights;
+    std::vector<int32_t> positions;
+    double largest = -INFINITY, sum = 0;
+    size_t kvHead = head / (shape.heads / shape.kvHeads);
+    if (head < shape.heads && int32_t(t) < shape.qLen[b])
+      for (int32_t p = 0; p <= shape.past[b] + int32_t(t); ++p)
+        if (rank == shape.kvp || p / shape.block % shape.kvp == rank) {
+          double score = 0;
+          const float *query = q.data() + ((b * shape.tokens + t) * shape.heads + head) * shape.keyDim;
+          const float *key = keys[b].data() + (p * shape.kvHeads + kvHead) * shape.keyDim;
+          for (size_t i = 0; i < shape.keyDim; ++i)
+            score += query[i] * roundTo(shape.dtype, key[i]);
+          positions.push_back(p);
+          weights.push_back(score * shape.scale());
+          largest = std::max(largest, weights.back());
+        }
+    for (size_t i = 0; i < positions.size(); ++i) {
+      double weight = std::exp(weights[i] - largest);
+      const float *value = values[b].data() + (positions[i] * shape.kvHeads + kvHead) * shape.valueDim;
+      for (size_t j = 0; j < shape.valueDim; ++j)
+        result[j] += weight * roundTo(shape.dtype, value[j]);
+      sum += weight;
+    }
+    for (size_t j = 0; j < shape.valueDim && sum > 0; ++j)
+      result[j] /= sum;
+    result[shape.valueDim] = sum > 0 ? largest + std::log(sum) : -INFINITY;
+    return result;
+  }
+
+  /// Partials of all ranks, the all-to-all, the merge, against f64.
+  void check() {
+    std::vector<std::vector<float>> sent;
+    size_t width = shape.valueDim;
+    for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+      sent.push_back(attend(rank));
+      for (size_t b = 0; b < shape.batch(); ++b)
+        for (size_t t = 0; t < shape.tokens; ++t)
+          for (size_t head = 0; head < shape.paddedHeads(); ++head)
+            compare(sent[rank].data() + sendIndex(b, t, head), expected(b, t, head, rank), width + 1);
+      if (::testing::Test::HasFatalFailure())
+        return;
+    }
+    uint32_t perPeer = shape.paddedHeads() / shape.kvp;
+    size_t rows = size_t(shape.batch()) * shape.tokens, chunk = rows * perPeer * (width + 1);
+    for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+      std::vector<float> stacked, y(rows * perPeer * width, kNaN);
+      for (uint32_t peer = 0; peer < shape.kvp; ++peer)
+        stacked.insert(stacked.end(), sent[peer].begin() + rank * chunk, sent[peer].begin() + (rank + 1) * chunk);
+      MergeArgs args{stacked.data(), y.data(), shape.kvp, rows, perPeer, shape.valueDim};
+      mergeAttention(args, 0, mergeItems(args));
+      for (size_t row = 0; row < rows; ++row)
+        for (size_t head = 0; head < perPeer; ++head)
+          compare(y.data() + (row * perPeer + head) * width,
+                  expected(row / shape.tokens, row % shape.tokens, rank * perPeer + head, shape.kvp), width);
+    }
+  }
+
+  void compare(const float *ours, const std::vector<double> &reference, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      if (std::isinf(reference[i]))
+        ASSERT_EQ(ours[i], -kInfinity) << describe();
+      else if (reference[shape.valueDim] == -INFINITY)
+        ASSERT_EQ(ours[i], 0.0f) << describe();
+      else
+        ASSERT_NEAR(ours[i], reference[i], 4e-6 * std::max(1.0, std::fabs(reference[i]))) << i << describe();
+    }
+  }
+
+  std::string describe() const {
+    return " dtype " + std::to_string(int(shape.dtype)) + " kvp " + std::to_string(shape.kvp) + " block " +
+           std::to_string(shape.block) + " heads " + std::to_string(shape.heads) + "/" + std::to_string(shape.kvHeads) +
+           " dims " + std::to_string(shape.keyDim) + " " + std::to_string(shape.valueDim);
+  }
+};
+
+TEST(KvAppend, HasOneWriterPerTokenOverTwoCycles) {
+  for (DType dtype : kDTypes)
+    for (uint32_t kvp : {1u, 2u, 3u, 5u, 8u}) {
+      Shape shape{dtype, kvp, 4, 4, 2, 5, 3, 1, {int32_t(8 * kvp) + 1, 0, 3}, {2, 0, 4}};
+      Ranks ranks(shape);
+      std::vector<std::vector<std::byte>> before = ranks.keyAreas;
+      std::vector<int32_t> at(3, 0);
+      // One token at a time for the first sequence, all at once for the third.
+      for (int32_t p = 0; p < shape.length(0); ++p) {
+        std::vector<int32_t> next = {p + 1, 0, shape.length(2)};
+        ranks.append(at, next);
+        size_t changed = 0;
+        for (uint32_t rank = 0; rank < kvp; ++rank)
+          changed += before[rank] != ranks.keyAreas[rank];
+        if (p > 0)
+          ASSERT_EQ(changed, 1u) << "writers of position " << p;
+        before = ranks.keyAreas;
+        at = next;
+      }
+      // Every slot of every rank: the token that belongs there, or the poison.
+      for (uint32_t rank = 0; rank < kvp; ++rank) {
+        KvCache cache = ranks.cache(rank);
+        std::vector<std::byte> keys(ranks.keyAreas[rank].size(), std::byte(0xff)),
+            values(ranks.valueAreas[rank].size(), std::byte(0xff));
+        for (size_t b : {0, 2})
+          for (int32_t p = 0, local = 0; p < shape.length(b); ++p) {
+            if (p / 4 % kvp != rank)
+              continue;
+            size_t page = ranks.table[b * ranks.pagesPerSlot + local / 4];
+            for (size_t head = 0; head < 2; ++head) {
+              size_t bytes = elementBytes(dtype);
+              for (size_t i = 0; i < 5; ++i) {
+                uint32_t bits = encode(dtype, roundTo(dtype, ranks.keys[b][(p * 2 + head) * 5 + i]));
+                std::memcpy(keys.data() + (((page * 2 + head) * 5 + i) * 4 + local % 4) * bytes, &bits, bytes);
+              }
+              for (size_t i = 0; i < 3; ++i) {
+                uint32_t bits = encode(dtype, roundTo(dtype, ranks.values[b][(p * 2 + head) * 3 + i]));
+                std::memcpy(values.data() + (((page * 2 + head) * 4 + local % 4) * 3 + i) * bytes, &bits, bytes);
+              }
+            }
+            ++local;
+          }
+        ASSERT_EQ(keys, ranks.keyAreas[rank]) << cache.rank;
+        ASSERT_EQ(values, ranks.valueAreas[rank]) << cache.rank;
+      }
+    }
+}
+
+TEST(Attention, MatchesFloat64ForEveryHeadSizeAndType) {
+  forEachTarget([] {
+    for (DType dtype : kDTypes)
+      for (uint32_t dim : {16u, 64u, 80u, 96u, 128u, 256u, 17u})
+        Ranks({dtype, 2, 16, 6, 2, dim, dim, 1, {70, 37}, {1, 1}}).fill().check();
+    Ranks({DType::BF16, 2, 16, 6, 2, 192, 128, 2, {70, 37}, {1, 2}}).fill().check();
+    Ranks({DType::F32, 1, 16, 3, 3, 1, 1, 2, {70, 37}, {1, 2}}).fill().check();
+  });
+}
+
+TEST(Attention, MatchesFloat64ForEveryHeadCount) {
+  forEachTarget([] {
+    for (auto [heads, kvHeads] : {std::pair<uint32_t, uint32_t>{1, 1},
+                                  {3, 1},
+                                  {3, 3},
+                                  {9, 3},
+                                  {63, 9},
+                                  {63, 1},
+                                  {126, 2},
+                                  {126, 126},
+                                  {128, 1}})
+      for (uint32_t kvp : {1u, 5u, 8u})
+        Ranks({DType::F16, kvp, 4, heads, kvHeads, 16, 16, 2, {20, 5}, {2, 1}}).fill().check();
+  });
+}
+
+TEST(Attention, MatchesFloat64ForEveryLength) {
+  forEachTarget([] {
+    for (uint32_t kvp : {1u, 2u, 3u, 5u, 8u}) {
+      // Around every block edge of two cycles, empty and shorter than kvp among them; one idle sequence.
+      Shape shape{DType::BF16, kvp, 4, 4, 2, 16, 16, 1, {}, {}};
+      for (int32_t length = 0; length <= int32_t(8 * kvp) + 1; ++length) {
+        shape.past.push_back(length);
+        shape.qLen.push_back(length != 2);
+      }
+      Ranks(shape).fill().check();
+    }
+    // Around the edges of partial sums: 256 local tokens each.
+    for (int32_t length : {255, 256, 257, 511, 512, 513, 1100})
+      Ranks({DType::F32, 1, 16, 2, 1, 16, 16, 1, {length - 1}, {1}}).fill().check();
+    for (uint32_t block : {1u, 3u, 5u, 24u, 300u})
+      Ranks({DType::F16, 2, block, 4, 2, 16, 16, 3, {700, 0, 33}, {1, 2, 3}}).fill().check();
+  });
+}
+
+TEST(Attention, MatchesFloat64ForQueriesThatStraddleBlocks) {
+  forEachTarget([] {
+    for (uint32_t kvp : {1u, 2u, 3u})
+      for (DType dtype : kDTypes) {
+        Ranks({dtype, kvp, 4, 6, 3, 16, 16, 7, {2, 0, 13, 255, 6}, {7, 7, 5, 7, 0}}).fill().check();
+        Ranks({dtype, kvp, 16, 4, 1, 16, 24, 50, {3, 0, 240}, {50, 33, 17}}).fill().check();
+      }
+  });
+}
+
+TEST(Attention, MatchesFloat64WhenScoresAreLarge) {
+  forEachTarget([] {
+    Shape shape{DType::F32, 2, 16, 4, 2, 64, 64, 1, {600}, {1}};
+    shape.sharpness = 400;
+    Ranks(shape).fill().check();
+  });
+}
+
+TEST(Attention, GivesASequenceTheSameBitsAloneAndInABatch) {
+  forEachTarget([] {
+    for (DType dtype : kDTypes) {
+      Shape shape{dtype, 2, 4, 6, 2, 80, 80, 9, {300, 0, 7, 50, 1}, {9, 4, 0, 1, 8}};
+      Ranks batch(shape);
+      batch.fill();
+      for (size_t b = 0; b < shape.batch(); ++b) {
+        Shape solo = shape;
+        solo.past = {shape.past[b]};
+        solo.qLen = {shape.qLen[b]};
+        Ranks alone(solo, 1 + b);
+        alone.fill();
+        for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+          std::vector<float> ours = batch.attend(rank), theirs = alone.attend(rank);
+          for (size_t t = 0; t < shape.tokens; ++t)
+            for (size_t head = 0; head < shape.heads; ++head)
+              ASSERT_EQ(0, std::memcmp(ours.data() + batch.sendIndex(b, t, head),
+                                       theirs.data() + alone.sendIndex(0, t, head), sizeof(float) * 81));
+        }
+      }
+    }
+  });
+}
+
+TEST(Attention, GivesAQueryTokenTheSameBitsInEveryChunk) {
+  forEachTarget([] {
+    for (uint32_t heads : {2u, 6u, 22u}) {
+      Shape shape{DType::BF16, 1, 16, heads, 2, 64, 64, 40, {230}, {40}};
+      Ranks chunk(shape);
+      std::vector<float> ours = chunk.fill().attend(0);
+      for (int32_t t = 0; t < 40; ++t) {
+        std::vector<float> send;
+        AttentionArgs args = chunk.args(0, send);
+        int32_t past = 230 + t, qLen = 1;
+        args.q += size_t(t) * heads * 64;
+        args.past = &past;
+        args.qLen = &qLen;
+        args.tokens = 1;
+        std::vector<float> scratch(attentionScratch(args), kNaN);
+        partialAttention(args, 0, attentionItems(args), scratch.data());
+        ASSERT_EQ(0, std::memcmp(send.data(), ours.data() + chunk.sendIndex(0, t, 0), sizeof(float) * heads * 65)) << t;
+      }
+    }
+  });
+}
+
+TEST(Attention, GivesTheSameBitsHoweverItemsAreDealt) {
+  forEachTarget([] {
+    Ranks ranks({DType::F16, 2, 4, 12, 3, 48, 48, 70, {300, 0, 7}, {70, 4, 33}});
+    std::vector<float> whole = ranks.fill().attend(1), parts;
+    AttentionArgs args = ranks.args(1, parts);
+    ASSERT_GT(attentionItems(args), 9u);
+    for (size_t item = attentionItems(args); item-- > 0;) {
+      std::vector<float> scratch(attentionScratch(args), float(item));
+      partialAttention(args, item, item + 1, scratch.data());
+    }
+    EXPECT_TRUE(sameBits(whole, parts));
+  });
+}
+
+TEST(Attention, ShowsNaNInWhatItSeesOnly) {
+  forEachTarget([] {
+    for (DType dtype : kDTypes)
+      for (bool inKey : {true, false}) {
+        // A NaN at position 22 of KV head 1: seen by the query at 22, not by the one before, by heads 2 and 3.
+        Shape shape{dtype, 2, 4, 4, 2, 16, 16, 4, {19, 30}, {4, 4}};
+        Ranks ranks(shape);
+        (inKey ? ranks.keys : ranks.values)[0][(22 * 2 + 1) * 16 + 5] = kNaN;
+        ranks.fill();
+        for (uint32_t rank = 0; rank < 2; ++rank) {
+          std::vector<float> send = ranks.attend(rank);
+          for (size_t b = 0; b < 2; ++b)
+            for (size_t t = 0; t < 4; ++t)
+              for (size_t head = 0; head < 4; ++head)
+                for (size_t i = 0; i < 17; ++i) {
+                  bool sees = b == 0 && rank == 22 / 4 % 2 && t >= 3 && head >= 2;
+                  ASSERT_EQ(std::isnan(send[ranks.sendIndex(b, t, head) + i]), sees && (inKey || i == 5))
+                      << inKey << " " << b << " " << t << " " << head << " " << i;
+                }
+        }
+      }
+  });
+}
+
+TEST(Attention, GivesMinusInfiniteScoresNoWeight) {
+  forEachTarget([] {
+    // All keys of the first 256 tokens are infinite against the query's sign, then finite ones follow.
+    Shape shape{DType::F32, 1, 16, 1, 1, 1, 1, 1, {299}, {1}};
+    Ranks ranks(shape);
+    ranks.q = {-1.0f};
+    std::fill_n(ranks.keys[0].begin(), 256, kInfinity);
+    std::vector<float> send = ranks.fill().attend(0);
+    double above = 0, below = 0;
+    for (size_t p = 256; p < 300; ++p) {
+      above += std::exp(-double(ranks.keys[0][p])) * ranks.values[0][p];
+      below += std::exp(-double(ranks.keys[0][p]));
+    }
+    EXPECT_NEAR(send[0], above / below, 1e-6);
+    EXPECT_NEAR(send[1], std::log(below), 1e-6);
+  });
+}
+
+} // namespace
+} // namespace helix::cpu::test

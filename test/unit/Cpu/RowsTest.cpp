@@ -1,0 +1,36 @@
+//===- RowsTest.cpp - Embedding and last token -----------------------------===//
+#include "Reference.h"
+#include "runtime/Cpu/Kernels.h"
+
+namespace helix::cpu::test {
+namespace {
+
+TEST(Embedding, TakesTheRanksIds) {
+  for (DType dtype : kDTypes) {
+    size_t hidden = 19;
+    std::vector<std::byte> table = store(dtype, randomFloats(10 * hidden, 4));
+    std::vector<int64_t> ids = {29, 20, 30, 19, 0, -1, 25, INT64_MIN, INT64_MAX, 20};
+    std::vector<float> y(ids.size() * hidden, kNaN);
+    EmbeddingArgs args{ids.data(), table.data(), dtype, y.data(), ids.size(), 10, hidden, 20};
+    embedding(args, 5, ids.size());
+    EXPECT_TRUE(std::isnan(y[0]));
+    embedding(args, 0, 5);
+    for (size_t row = 0; row < ids.size(); ++row)
+      for (size_t i = 0; i < hidden; ++i) {
+        bool ours = ids[row] >= 20 && ids[row] < 30;
+        ASSERT_EQ(y[row * hidden + i], ours ? decode(dtype, table.data(), (ids[row] - 20) * hidden + i) : 0.0);
+      }
+  }
+}
+
+TEST(LastToken, TakesTheLastUsedOne) {
+  std::vector<float> x = randomFloats(4 * 3 * 5, 8), y(4 * 5, kNaN);
+  std::vector<int32_t> qLen = {3, 0, 1, 2};
+  lastToken({x.data(), qLen.data(), y.data(), 4, 3, 5}, 0, 4);
+  for (size_t b = 0; b < 4; ++b)
+    for (size_t i = 0; i < 5; ++i)
+      ASSERT_EQ(y[b * 5 + i], qLen[b] == 0 ? 0 : x[(b * 3 + qLen[b] - 1) * 5 + i]);
+}
+
+} // namespace
+} // namespace helix::cpu::test

@@ -1,0 +1,317 @@
+//===- RandomProgram.cpp - Small random decoders, and how two of them compare ===//
+#include "test/unit/Interpreter/RandomProgram.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Parser/Parser.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
+
+#include <cmath>
+#include <fstream>
+
+using namespace mlir;
+
+namespace helix::test {
+
+TemporaryDirectory::TemporaryDirectory() {
+  llvm::SmallString<64> path;
+  if (llvm::sys::fs::createUniqueDirectory("helix", path))
+    llvm::report_fatal_error("cannot make a temporary directory");
+  name = path.str().str();
+}
+
+TemporaryDirectory::~TemporaryDirectory() { llvm::sys::fs::remove_directories(name); }
+
+ProgramShape randomShape(std::mt19937_64 &random) {
+  auto pick = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); };
+  ProgramShape shape;
+  shape.layers = pick(1, 3);
+  shape.hidden = pick(5, 13);
+  shape.kvHeads = pick(1, 5);
+  shape.heads = shape.kvHeads * pick(1, 3);
+  shape.headDim = 2 * pick(1, 4);
+  shape.ffn = pick(3, 17);
+  shape.vocabulary = pick(5, 23);
+  shape.batch = pick(1, 3);
+  shape.chunk = pick(2, 7);
+  shape.block = pick(1, 4);
+  shape.capacity = shape.block * pick(24 / shape.block, 40 / shape.block);
+  shape.packed = pick(0, 1);
+  shape.decomposed = pick(0, 1);
+  shape.interleaved = pick(0, 1);
+  shape.allLogits = pick(0, 1);
+  const char *weights[] = {"f32", "f16", "bf16"};
+  shape.weight = weights[pick(0, 2)];
+  return shape;
+}
+
+std::string describe(const ProgramShape &s) {
+  std::string text;
+  llvm::raw_string_ostream(text) << "layers " << s.layers << " hidden " << s.hidden << " heads " << s.heads << "/"
+                                 << s.kvHeads << " of " << s.headDim << " ffn " << s.ffn << " vocabulary "
+                                 << s.vocabulary << " batch " << s.batch << " chunk " << s.chunk << " block " << s.block
+                                 << " capacity " << s.capacity << " packed " << s.packed << " decomposed "
+                                 << s.decomposed << " weights " << s.weight;
+  return text;
+}
+
+std::unique_ptr<MLIRContext> makeContext() {
+  DialectRegistry registry;
+  registry.insert<HelixDialect, arith::ArithDialect, func::FuncDialect, math::MathDialect, tensor::TensorDialect>();
+  return std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
+}
+
+namespace {
+
+/// `tensor<2x3xf32>`.
+std::string tensorType(ArrayRef<int64_t> shape, StringRef element) {
+  std::string text = "tensor<";
+  for (int64_t size : shape)
+    text += std::to_string(size) + "x";
+  return text + element.str() + ">";
+}
+
+/// Writes the weights' file and the ops that refer to it.
+struct WeightFile {
+  std::mt19937_64 &random;
+  std::vector<float> values;
+  llvm::StringMap<int64_t> offsets;
+
+  /// `helix.weight` of normal random values times `scale` plus `mean`; the same bytes each time it is named.
+  std::string op(StringRef name, ArrayRef<int64_t> shape, double scale, double mean = 0, StringRef element = "f32") {
+    int64_t size = 1;
+    for (int64_t s : shape)
+      size *= s;
+    auto [place, isNew] = offsets.try_emplace(name, values.size() * 4);
+    for (int64_t i = 0; isNew && i < size; ++i)
+      values.push_back(mean + scale * std::normal_distribution<double>()(random));
+    return attributes(name, place->second, shape, element);
+  }
+
+  std::string table(StringRef name, ArrayRef<int64_t> shape, llvm::function_ref<double(int64_t, int64_t)> value) {
+    auto [place, isNew] = offsets.try_emplace(name, values.size() * 4);
+    for (int64_t i = 0; isNew && i < shape[0]; ++i)
+      for (int64_t j = 0; j < shape[1]; ++j)
+        values.push_back(value(i, j));
+    return attributes(name, place->second, shape, "f32");
+  }
+
+  static std::string attributes(StringRef name, int64_t offset, ArrayRef<int64_t> shape, StringRef element) {
+    int64_t size = 4;
+    for (int64_t s : shape)
+      size *= s;
+    std::string text;
+    llvm::raw_string_ostream(text) << "helix.weight \"" << name << "\" {file = \"weights\", offset = " << offset
+                                   << " : i64, length = " << size << " : i64, stored = " << tensorType(shape, "f32")
+                                   << "} : " << tensorType(shape, element);
+    return text;
+  }
+};
+
+/// Prints one entry, op by op; every value has a type of its own name.
+struct EntryPrinter {
+  const ProgramShape &s;
+  WeightFile &weights;
+  llvm::raw_ostream &os;
+  int64_t tokens;
+  bool allLogits;
+  int next = 0;
+
+  std::string activations(int64_t width, int64_t rows = 0) {
+    return tensorType({s.batch, rows ? rows : tokens, width}, "f32");
+  }
+  std::string headsType(int64_t heads) { return tensorType({s.batch, tokens, heads, s.headDim}, "f32"); }
+  std::string lengthsType() { return tensorType({s.batch}, "i32"); }
+
+  std::string line(const std::string &op) {
+    std::string name = "%v" + std::to_string(next++);
+    os << "    " << name << " = " << op << "\n";
+    return name;
+  }
+
+  std::string linear(const std::string &x, StringRef name, int64_t in, int64_t out, double scale, int64_t rows = 0) {
+    std::string w = line(weights.op(name, {in, out}, scale / std::sqrt(in), 0, s.weight));
+    return line("helix.linear " + x + ", " + w + " : (" + activations(in, rows) + ", " +
+                tensorType({in, out}, s.weight) + ") -> " + activations(out, rows));
+  }
+
+  std::string norm(const std::string &x, StringRef name) {
+    std::string scale = line(weights.op(name, {s.hidden}, 0.1, 1));
+    return line("helix.rms_norm " + x + ", " + scale + " {epsilon = 1.0e-5 : f64} : " + activations(s.hidden) + ", " +
+                tensorType({s.hidden}, "f32"));
+  }
+
+  std::string binary(StringRef op, const std::string &x, const std::string &y, int64_t width) {
+    return line(op.str() + " " + x + ", " + y + " : " + activations(width));
+  }
+
+  std::string expand(const std::string &x, int64_t heads) {
+    std::string sizes = std::to_string(s.batch) + ", " + std::to_string(tokens) + ", " + std::to_string(heads) + ", " +
+                        std::to_string(s.headDim);
+    return line("tensor.expand_shape " + x + " [[0], [1], [2, 3]] output_shape [" + sizes +
+                "] : " + activations(heads * s.headDim) + " into " + headsType(heads));
+  }
+
+  std::string cut(const std::string &x, int64_t from, int64_t width, int64_t of) {
+    std::string text;
+    llvm::raw_string_ostream(text) << "tensor.extract_slice " << x << "[0, 0, " << from << "] [" << s.batch << ", "
+                                   << tokens << ", " << width << "] [1, 1, 1] : " << activations(of) << " to "
+                                   << activations(width);
+    return line(text);
+  }
+
+  std::string rope(const std::string &x, int64_t heads) {
+    auto angle = [](int64_t position, int64_t i) { return position / std::pow(10., i); };
+    SmallVector<int64_t> shape{s.capacity, s.headDim / 2};
+    std::string cos = line(weights.table("cos", shape, [&](int64_t p, int64_t i) { return std::cos(angle(p, i)); }));
+    std::string sin = line(weights.table("sin", shape, [&](int64_t p, int64_t i) { return std::sin(angle(p, i)); }));
+    return line("helix.rope " + x + ", " + cos + ", " + sin + ", %past" + (s.interleaved ? " {interleaved}" : "") +
+                " : " + headsType(heads) + ", " + tensorType(shape, "f32") + ", " + lengthsType());
+  }
+
+  std::string attention(const std::string &x, int64_t layer, std::string &cache) {
+    std::string n = std::to_string(layer), q, k, v;
+    int64_t qWidth = s.heads * s.headDim, kvWidth = s.kvHeads * s.headDim;
+    if (s.packed) {
+      int64_t width = qWidth + 2 * kvWidth;
+      std::string qkv = linear(x, "qkv" + n, s.hidden, width, s.sharpness);
+      q = cut(qkv, 0, qWidth, width);
+      k = cut(qkv, qWidth, kvWidth, width);
+      v = cut(qkv, qWidth + kvWidth, kvWidth, width);
+    } else {
+      q = linear(x, "q" + n, s.hidden, qWidth, s.sharpness);
+      k = linear(x, "k" + n, s.hidden, kvWidth, s.sharpness);
+      v = linear(x, "v" + n, s.hidden, kvWidth, 1);
+    }
+    q = rope(expand(q, s.heads), s.heads);
+    k = rope(expand(k, s.kvHeads), s.kvHeads);
+    v = expand(v, s.kvHeads);
+    cache = line("helix.kv_append " + k + ", " + v + ", %past, %q_len into " + cache + " : " + headsType(s.kvHeads) +
+                 ", " + headsType(s.kvHeads) + ", " + lengthsType() + ", !kv");
+    std::string a = line("helix.attention " + q + ", " + cache +
+                         ", %past, %q_len {scale = " + std::to_string(1 / std::sqrt(s.headDim)) +
+                         " : f64} : " + headsType(s.heads) + ", !kv, " + lengthsType() + " -> " + headsType(s.heads));
+    a = line("tensor.collapse_shape " + a + " [[0], [1], [2, 3]] : " + headsType(s.heads) + " into " +
+             activations(qWidth));
+    return linear(a, "o" + n, qWidth, s.hidden, 1);
+  }
+
+  std::string feedForward(const std::string &x, int64_t layer) {
+    std::string n = std::to_string(layer);
+    if (!s.decomposed) {
+      std::string in = tensorType({s.hidden, s.ffn}, s.weight), out = tensorType({s.ffn, s.hidden}, s.weight);
+      std::string gate = line(weights.op("gate" + n, {s.hidden, s.ffn}, 1, 0, s.weight));
+      std::string up = line(weights.op("up" + n, {s.hidden, s.ffn}, 1, 0, s.weight));
+      std::string down = line(weights.op("down" + n, {s.ffn, s.hidden}, 1 / std::sqrt(s.ffn), 0, s.weight));
+      return line("helix.ffn " + x + ", " + gate + ", " + up + ", " + down +
+                  " {activation = #helix.activation<silu>} : (" + activations(s.hidden) + ", " + in + ", " + in + ", " +
+                  out + ") -> " + activations(s.hidden));
+    }
+    std::string gate = linear(x, "gate" + n, s.hidden, s.ffn, 1), up = linear(x, "up" + n, s.hidden, s.ffn, 1);
+    std::string one = line("arith.constant dense<1.0> : " + activations(s.ffn));
+    std::string negated = line("arith.negf " + gate + " : " + activations(s.ffn));
+    std::string exp = line("math.exp " + negated + " : " + activations(s.ffn));
+    std::string sum = binary("arith.addf", one, exp, s.ffn);
+    std::string sigmoid = binary("arith.divf", one, sum, s.ffn);
+    std::string silu = binary("arith.mulf", sigmoid, gate, s.ffn);
+    return linear(binary("arith.mulf", silu, up, s.ffn), "down" + n, s.ffn, s.hidden, 1);
+  }
+
+  void print(StringRef name) {
+    std::string logitsType = activations(s.vocabulary, allLogits ? tokens : 1), caches, cacheTypes;
+    for (int64_t layer = 0; layer < s.layers; ++layer) {
+      caches += ", %kv" + std::to_string(layer) + ": !kv";
+      cacheTypes += ", !kv";
+    }
+    std::string ids = tensorType({s.batch, tokens}, "i64");
+    os << "  func.func @" << name << "(%ids: " << ids << ", %past: " << lengthsType() << ", %q_len: " << lengthsType()
+       << caches << ") -> (" << logitsType << cacheTypes << ") attributes {helix.entry = #helix.entry<" << name
+       << ", batch = " << s.batch << ", tokens = " << tokens << ", logits = " << (allLogits ? "all" : "last")
+       << ">} {\n";
+
+    std::string embed = line(weights.op("embed", {s.vocabulary, s.hidden}, 1, 0, s.weight));
+    std::string x = line("helix.embedding %ids, " + embed + " : (" + ids + ", " +
+                         tensorType({s.vocabulary, s.hidden}, s.weight) + ") -> " + activations(s.hidden));
+    std::string returned;
+    for (int64_t layer = 0; layer < s.layers; ++layer) {
+      std::string n = std::to_string(layer), cache = "%kv" + n;
+      std::string a = attention(norm(x, "norm_a" + n), layer, cache);
+      x = binary("arith.addf", x, a, s.hidden);
+      x = binary("arith.addf", x, feedForward(norm(x, "norm_f" + n), layer), s.hidden);
+      returned += ", " + cache;
+    }
+    x = norm(x, "norm");
+    if (!allLogits)
+      x = line("helix.last_token " + x + ", %q_len : " + activations(s.hidden) + ", " + lengthsType() + " -> " +
+               activations(s.hidden, 1));
+    std::string logits = linear(x, "head", s.hidden, s.vocabulary, 1, allLogits ? tokens : 1);
+    os << "    return " << logits << returned << " : " << logitsType << cacheTypes << "\n  }\n";
+  }
+};
+
+} // namespace
+
+OwningOpRef<ModuleOp> makeProgram(MLIRContext &context, const ProgramShape &shape, std::mt19937_64 &random,
+                                  StringRef directory) {
+  WeightFile weights{random, {}, {}};
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  os << "!kv = !helix.kv<slots = " << shape.batch << ", heads = " << shape.kvHeads << ", key_dim = " << shape.headDim
+     << ", value_dim = " << shape.headDim << ", element = f32, block = " << shape.block
+     << ", kvp = 1, capacity = " << shape.capacity << ">\nmodule attributes {helix.vocabulary = " << shape.vocabulary
+     << " : i64} {\n";
+  EntryPrinter{shape, weights, os, /*tokens=*/1, /*allLogits=*/false}.print("decode");
+  EntryPrinter{shape, weights, os, shape.chunk, shape.allLogits}.print("prefill");
+  os << "}\n";
+
+  SmallString<128> path(directory);
+  llvm::sys::path::append(path, "weights");
+  std::ofstream file(path.c_str(), std::ios::binary);
+  file.write(reinterpret_cast<const char *>(weights.values.data()), weights.values.size() * sizeof(float));
+  return parseSourceString<ModuleOp>(text, ParserConfig(&context));
+}
+
+double maxRelativeError(ModuleOp a, ModuleOp b, StringRef modelDir, uint64_t seed,
+                        const InterpreterOptions &optionsOfB) {
+  auto first = Interpreter::create(a, modelDir), second = Interpreter::create(b, modelDir, optionsOfB);
+  if (failed(first) || failed(second))
+    return -1;
+  std::mt19937_64 random(seed);
+  auto pick = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); };
+  int64_t batch = (*first)->entry("decode").getBatch(), capacity = (*first)->capacity();
+  std::vector<int64_t> past(batch, 0);
+  double error = 0, largest = 0;
+  for (int step = 0; step < 14; ++step) {
+    StringRef name = step == 0 || pick(0, 2) == 0 ? "prefill" : "decode";
+    EntryAttr entry = (*first)->entry(name);
+    int64_t tokens = entry.getTokens();
+    bool all = entry.getLogits() == LogitRows::All;
+    std::vector<int64_t> ids(batch * tokens), qLen(batch);
+    for (int64_t &id : ids)
+      id = pick(0, (*first)->vocabulary() - 1);
+    for (int64_t b = 0; b < batch; ++b) {
+      // Now and then a slot goes back to an earlier length, or to none: another sequence.
+      if (past[b] > 0 && pick(0, 7) == 0) {
+        past[b] = pick(0, 1) ? 0 : pick(0, past[b]);
+        (*first)->truncate(b, past[b]);
+        (*second)->truncate(b, past[b]);
+      }
+      qLen[b] = pick(0, 4) == 0 ? 0 : std::min(pick(1, tokens), capacity - past[b]);
+    }
+    FailureOr<Tensor> x = (*first)->runEntry(name, ids, past, qLen), y = (*second)->runEntry(name, ids, past, qLen);
+    if (failed(x) || failed(y) || x->shape != y->shape)
+      return -1;
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t t = 0; t < (all ? qLen[b] : qLen[b] > 0); ++t)
+        for (int64_t i = 0; i < x->width(); ++i) {
+          double expected = x->at({b, t})[i], difference = std::abs(expected - y->at({b, t})[i]);
+          error = std::max(error, std::isnan(difference) ? std::numeric_limits<double>::infinity() : difference);
+          largest = std::max(largest, std::abs(expected));
+        }
+      past[b] += qLen[b];
+    }
+  }
+  return error / largest;
+}
+
+} // namespace helix::test

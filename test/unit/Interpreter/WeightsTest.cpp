@@ -1,0 +1,133 @@
+//===- WeightsTest.cpp - Windows, slices, padding and rounding ----------------===//
+#include "test/unit/Interpreter/RandomProgram.h"
+#include "test/unit/Interpreter/Testing.h"
+
+#include "llvm/Support/FormatVariadic.h"
+
+#include <fstream>
+
+using namespace helix;
+using namespace helix::test;
+
+namespace {
+
+/// Element [i, j] of the stored tensor is 1000 i + j + 1: never zero, and it says where it comes from.
+float stored(int64_t i, int64_t j) { return 1000 * i + j + 1; }
+
+/// What each rank of the mesh holds of a weight stored as [rows, columns] from byte 12 on.
+RankValues load(int64_t rows, int64_t columns, const char *mesh, const std::string &attributes,
+                const std::string &local) {
+  TemporaryDirectory directory;
+  std::ofstream file(directory.path() + "/w", std::ios::binary);
+  file << "padding-----";
+  file.seekp(12);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) {
+      float value = stored(i, j);
+      file.write(reinterpret_cast<const char *>(&value), 4);
+    }
+  file.close();
+  Program program(llvm::formatv(R"(module attributes {{helix.mesh = #helix.mesh<{0}>} {{ func.func @f() -> {1} {{
+      %w = helix.weight "w" {{file = "w", offset = 12 : i64, length = {2} : i64, stored = tensor<{3}x{4}xf32>{5}} : {1}
+      return %w : {1} } })",
+                                mesh, local, rows * columns * 4, rows, columns, attributes)
+                      .str(),
+                  directory.path());
+  auto result = program.run(llvm::ArrayRef<RankValues>());
+  return result.empty() ? RankValues() : result[0];
+}
+
+/// Checks every element of `share` against `at(i, j)`.
+void expectElements(const RankValue &share, llvm::function_ref<double(int64_t, int64_t)> at) {
+  for (int64_t i = 0; i < share.tensor->shape[0]; ++i)
+    for (int64_t j = 0; j < share.tensor->shape[1]; ++j)
+      ASSERT_EQ(*share.tensor->at({i, j}), at(i, j)) << "at [" << i << ", " << j << "]";
+}
+
+/// Three KV heads of width 2 over tpa = 2: two heads each, the second rank's second head is padding. The window starts
+/// at column 4 of 12.
+TEST(Weights, WindowAndPaddedHeads) {
+  RankValues shares = load(3, 12, "tpa = 2, kvp = 2, ep = 1, tpf = 4",
+                           ", window_offset = array<i64: 0, 4>, window_size = array<i64: 3, 6>, "
+                           "slice = [[], [#helix.split<tpa, 4>]]",
+                           "tensor<3x4xf32>");
+  ASSERT_EQ(shares.size(), 4u);
+  for (int64_t rank = 0; rank < 4; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) {
+      if (rank / 2 == 0)
+        return stored(i, 4 + j);
+      return j < 2 ? stored(i, 8 + j) : 0;
+    });
+}
+
+/// Output projection of 3 heads of width 2 over kvp = 4: one head each, nothing for the last rank.
+TEST(Weights, MorePeersThanHeads) {
+  RankValues shares =
+      load(6, 3, "tpa = 1, kvp = 4, ep = 1, tpf = 4", ", slice = [[#helix.split<kvp, 2>], []]", "tensor<2x3xf32>");
+  for (int64_t rank = 0; rank < 4; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) { return rank < 3 ? stored(2 * rank + i, j) : 0; });
+}
+
+/// 6 heads of width 1 over tpa = 2 and then kvp = 2: shards of 3, padded to 2 + 2, so that the padding lies at the end
+/// of each shard and not of the whole.
+TEST(Weights, SplitsApplyInOrder) {
+  RankValues shares = load(6, 2, "tpa = 2, kvp = 2, ep = 1, tpf = 4",
+                           ", slice = [[#helix.split<tpa, 3>, #helix.split<kvp, 2>], []]", "tensor<2x2xf32>");
+  const int64_t rows[4][2] = {{0, 1}, {2, -1}, {3, 4}, {5, -1}};
+  for (int64_t rank = 0; rank < 4; ++rank)
+    expectElements(shares[rank],
+                   [&](int64_t i, int64_t j) { return rows[rank][i] < 0 ? 0 : stored(rows[rank][i], j); });
+}
+
+/// A vocabulary of 251 over 4 ranks: 63 columns each, one of padding at the end.
+TEST(Weights, VocabularyOf251Over4) {
+  RankValues shares =
+      load(2, 251, "tpa = 4, kvp = 1, ep = 1, tpf = 4", ", slice = [[], [#helix.split<n, 63>]]", "tensor<2x63xf32>");
+  for (int64_t rank = 0; rank < 4; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) {
+      int64_t column = rank * 63 + j;
+      return column < 251 ? stored(i, column) : 0;
+    });
+}
+
+/// FFN columns over tpf where ep = 2: ranks with the same coordinate along tpf hold the same.
+TEST(Weights, AxisOfTheFfnView) {
+  RankValues shares =
+      load(1, 6, "tpa = 1, kvp = 4, ep = 2, tpf = 2", ", slice = [[], [#helix.split<tpf, 3>]]", "tensor<1x3xf32>");
+  for (int64_t rank = 0; rank < 4; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) { return stored(i, rank % 2 * 3 + j); });
+}
+
+/// Runs `helix.weight` of `values`, stored as `storedType`, with the result's element type `type`.
+std::vector<double> converted(llvm::StringRef bytes, const char *storedType, const char *type, int64_t count) {
+  TemporaryDirectory directory;
+  std::ofstream(directory.path() + "/w", std::ios::binary).write(bytes.data(), bytes.size());
+  Program program(llvm::formatv(R"(func.func @f() -> tensor<{0}x{1}> {{
+      %w = helix.weight "w" {{file = "w", offset = 0 : i64, length = {2} : i64, stored = tensor<{0}x{3}>} : tensor<{0}x{1}>
+      return %w : tensor<{0}x{1}> })",
+                                count, type, bytes.size(), storedType)
+                      .str(),
+                  directory.path());
+  return program.run(llvm::ArrayRef<Tensor>()).values;
+}
+
+TEST(Weights, RoundToNearestEven) {
+  // f16 has steps of 2^-10 above 1, bf16 of 2^-7. 65520 is halfway between f16's largest and what would follow.
+  float values[] = {1 + 0x1p-11f, 1 + 0x3p-11f, 1 + 0x1p-8f, 1 + 0x3p-8f, 65520, 0x1p-25f, -0x1.8p-24f};
+  llvm::StringRef bytes(reinterpret_cast<const char *>(values), sizeof(values));
+  double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(converted(bytes, "f32", "f32", 7), std::vector<double>(values, values + 7));
+  EXPECT_EQ(converted(bytes, "f32", "f16", 7),
+            (std::vector<double>{1, 1 + 0x1p-9, 1 + 0x1p-8, 1 + 0x3p-8, infinity, 0, -0x1p-23}));
+  EXPECT_EQ(converted(bytes, "f32", "bf16", 7), (std::vector<double>{1, 1, 1, 1 + 0x1p-6, 65536, 0x1p-25, -0x1.8p-24}));
+}
+
+TEST(Weights, HalvesAreReadAsStored) {
+  uint16_t f16[] = {0x3c01, 0xc000, 0x0001}, bf16[] = {0x3f81, 0xc000, 0x7f80};
+  EXPECT_EQ(converted({reinterpret_cast<const char *>(f16), 6}, "f16", "f32", 3),
+            (std::vector<double>{1 + 0x1p-10, -2, 0x1p-24}));
+  EXPECT_EQ(converted({reinterpret_cast<const char *>(bf16), 6}, "bf16", "f32", 3),
+            (std::vector<double>{1 + 0x1p-7, -2, std::numeric_limits<double>::infinity()}));
+}
+
+} // namespace

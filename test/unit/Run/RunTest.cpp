@@ -1,0 +1,245 @@
+//===- RunTest.cpp - helix-run and the C example, as programs --------------===//
+#include "lib/Artifact/Writer.h"
+#include "test/unit/Core/TinyModel.h"
+#include "tools/helix-run/Npz.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <numeric>
+#include <sstream>
+
+using namespace helix::test;
+
+namespace {
+
+struct Result {
+  int status;
+  std::string out, err;
+};
+
+std::string contentsOf(const std::string &path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+Result run(const TemporaryDirectory &directory, const std::string &program, const std::string &arguments) {
+  std::string out = directory.file("out"), err = directory.file("err");
+  int status = std::system((program + " " + arguments + " >" + out + " 2>" + err + " </dev/null").c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contentsOf(out), contentsOf(err)};
+}
+
+std::string text(const std::vector<int64_t> &ids, const char *separator) {
+  std::string result;
+  for (int64_t id : ids)
+    result += (result.empty() ? "" : separator) + std::to_string(id);
+  return result;
+}
+
+/// The reference's likeliest tokens, one after the other.
+std::vector<int64_t> greedy(const TinyModel &model, std::vector<int64_t> ids, size_t count) {
+  std::vector<int64_t> tokens;
+  while (tokens.size() < count) {
+    std::vector<double> row = model.logits(ids).back();
+    tokens.push_back(std::max_element(row.begin(), row.end()) - row.begin());
+    ids.push_back(tokens.back());
+  }
+  return tokens;
+}
+
+struct Tiny : ::testing::Test {
+  TinyModel model;
+  TemporaryDirectory directory;
+
+  std::string artifact(uint32_t tpa, uint32_t kvp, helix::artifact::LogitRows rows, uint32_t chunk = 8) {
+    TinyOptions options;
+    options.tpa = tpa;
+    options.kvp = kvp;
+    options.prefillLogits = rows;
+    options.chunk = chunk;
+    return writeTiny(directory, model, options);
+  }
+  std::string artifact(uint32_t tpa = 2, uint32_t kvp = 2) {
+    return artifact(tpa, kvp, helix::artifact::LogitRows::Last);
+  }
+  Result helixRun(const std::string &arguments) { return run(directory, HELIX_RUN, arguments); }
+};
+
+TEST_F(Tiny, OnePromptAndTheCExample) {
+  std::string path = artifact();
+  std::vector<int64_t> prompt = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
+  std::string expected = text(greedy(model, prompt, 12), " ") + "\n";
+  Result result = helixRun(path + " --prompt-ids " + text(prompt, ",") + " --tokens 12 --benchmark");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.out, expected);
+  // Decode steps of batch 3 on 4 ranks: 2 layers (kvp - 1) 3 * 1 * 20, and 2 * 2 and one all-reduces of 2 * 3 * 12 * 4.
+  EXPECT_NE(result.err.find("bytes sent per rank and decode step: all-to-all 120, all-reduce 1152, embedding 288,"),
+            std::string::npos)
+      << result.err;
+  EXPECT_NE(result.err.find("rank 3: "), std::string::npos);
+  EXPECT_NE(result.err.find("p90"), std::string::npos);
+  Result example = run(directory, HELIX_EXAMPLE, path + " 12 " + text(prompt, " "));
+  EXPECT_EQ(example.status, 0) << example.err;
+  EXPECT_EQ(example.out, expected);
+}
+
+TEST_F(Tiny, MorePromptsThanSlotsComeInTheirOrder) {
+  std::string path = artifact(1, 2), prompts, expected;
+  for (int64_t i = 0; i < 8; ++i) {
+    std::vector<int64_t> ids(size_t(1 + i * 5 % 23));
+    std::iota(ids.begin(), ids.end(), i);
+    prompts += "{\"ids\": [" + text(ids, ", ") + "]}\n\n";
+    expected += text(greedy(model, ids, 9), " ") + "\n";
+  }
+  writeFile(directory.file("p.jsonl"), prompts.data(), prompts.size());
+  Result result = helixRun(path + " --prompts " + directory.file("p.jsonl") + " --tokens 9 --threads 3");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.out, expected);
+}
+
+TEST_F(Tiny, WithoutPrefillEntry) {
+  std::string path = artifact(2, 1, helix::artifact::LogitRows::Last, 0);
+  Result result = helixRun(path + " --prompt-ids 7,8,9 --tokens 5");
+  EXPECT_EQ(result.out, text(greedy(model, {7, 8, 9}, 5), " ") + "\n") << result.err;
+}
+
+TEST_F(Tiny, StopIdsAndFullContextEndAPrompt) {
+  std::string path = artifact();
+  std::vector<int64_t> tokens = greedy(model, {1, 2, 3}, 20);
+  size_t stop = size_t(std::find(tokens.begin(), tokens.end(), tokens[6]) - tokens.begin());
+  std::vector<int64_t> before(tokens.begin(), tokens.begin() + ptrdiff_t(stop));
+  Result result = helixRun(path + " --prompt-ids 1,2,3 --tokens 20 --stop-ids 1000," + std::to_string(tokens[6]));
+  EXPECT_EQ(result.out, text(before, " ") + "\n") << result.err;
+
+  std::vector<int64_t> prompt(40, 5);
+  result = helixRun(path + " --prompt-ids " + text(prompt, ",") + " --tokens 20");
+  EXPECT_EQ(result.status, 0);
+  // The last of 48 positions still gives a token.
+  EXPECT_EQ(result.out, text(greedy(model, prompt, 9), " ") + "\n");
+  EXPECT_NE(result.err.find("full"), std::string::npos);
+}
+
+TEST_F(Tiny, SampledTokensAreTheSameOnEveryMeshAndInEveryCompany) {
+  std::string options = " --tokens 15 --temperature 1.3 --top-k 20 --top-p 0.9 --seed 5";
+  std::string lines = "{\"ids\": [1, 2]}\n{\"ids\": [1, 2]}\n{\"ids\": [3]}\n{\"ids\": [1, 2]}\n";
+  writeFile(directory.file("p.jsonl"), lines.data(), lines.size());
+  std::string all = helixRun(artifact(1, 1) + " --prompts " + directory.file("p.jsonl") + options).out;
+  EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 4);
+  std::string first = all.substr(0, all.find('\n') + 1);
+  EXPECT_NE(all.compare(first.size(), first.size(), first), 0) << "two sequences have the same noise";
+  for (auto [tpa, kvp] : {std::pair(2, 1), std::pair(1, 3), std::pair(2, 2)}) {
+    std::string path = artifact(uint32_t(tpa), uint32_t(kvp));
+    EXPECT_EQ(helixRun(path + " --prompts " + directory.file("p.jsonl") + options).out, all);
+    EXPECT_EQ(helixRun(path + " --prompt-ids 1,2" + options).out, first);
+  }
+  EXPECT_NE(helixRun(artifact(1, 1) + " --prompt-ids 1,2 --tokens 15 --temperature 1.3 --seed 6").out, first);
+}
+
+/// The f32 values of logits_0 in an .npz, read without a library: its only entry is stored, not compressed.
+std::vector<float> storedFloats(const std::string &archive, size_t count) {
+  size_t header = archive.find("\x93NUMPY");
+  EXPECT_NE(header, std::string::npos);
+  EXPECT_NE(archive.find("'shape': (11, 37)"), std::string::npos);
+  size_t start = archive.find('\n', header) + 1;
+  EXPECT_EQ((start - header) % 64, 0u);
+  std::vector<float> values(count);
+  std::memcpy(values.data(), archive.data() + start, count * sizeof(float));
+  return values;
+}
+
+TEST_F(Tiny, ScoresAreTheReferences) {
+  std::vector<int64_t> ids = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
+  auto rows = model.logits(ids);
+  double loss = 0;
+  for (size_t t = 0; t + 1 < ids.size(); ++t) {
+    double sum = 0;
+    for (double value : rows[t])
+      sum += std::exp(value);
+    loss += std::log(sum) - rows[t][size_t(ids[t + 1])];
+  }
+  loss /= double(ids.size() - 1);
+  std::string prompt = " --score --prompt-ids " + text(ids, ",") + " --outputs " + directory.file("o.npz");
+  for (auto [kind, extra] :
+       {std::pair(helix::artifact::LogitRows::All, ""), std::pair(helix::artifact::LogitRows::All, " --decode-from 5"),
+        std::pair(helix::artifact::LogitRows::Last, ""),
+        std::pair(helix::artifact::LogitRows::Last, " --decode-from 1")}) {
+    Result result = helixRun(artifact(2, 2, kind) + prompt + extra);
+    ASSERT_EQ(result.status, 0) << result.err;
+    EXPECT_NEAR(std::stod(result.out), loss, 1e-5);
+    std::vector<float> values = storedFloats(contentsOf(directory.file("o.npz")), ids.size() * model.vocabulary);
+    for (size_t t = 0; t < ids.size(); ++t)
+      for (size_t i = 0; i < model.vocabulary; ++i)
+        EXPECT_NEAR(values[t * model.vocabulary + i], rows[t][i], 1e-4);
+  }
+  Result result = helixRun(artifact() + prompt + " --decode-from 4");
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.err.find("HLX4011"), std::string::npos) << result.err;
+}
+
+TEST_F(Tiny, NpzInAndOut) {
+  std::string path = artifact(), npz = directory.file("t.npz");
+  helix::writeNpz(npz, {{"ids_0", {3}, {}, {4, 5, 6}}, {"ids_1", {1, 2}, {}, {7, 8}}, {"other", {1}, {1}, {}}});
+  std::string arguments = path + " --inputs " + npz + " --tokens 6 --outputs " + directory.file("o.npz");
+  Result result = helixRun(arguments);
+  std::vector<int64_t> first = greedy(model, {4, 5, 6}, 6), second = greedy(model, {7, 8}, 6);
+  EXPECT_EQ(result.out, text(first, " ") + "\n" + text(second, " ") + "\n") << result.err;
+  std::vector<std::vector<int64_t>> tokens = {first, second};
+  EXPECT_EQ(helix::readNpzIntegers(directory.file("o.npz"), "tokens_"), tokens);
+  std::string bytes = contentsOf(directory.file("o.npz"));
+  helixRun(arguments);
+  EXPECT_EQ(contentsOf(directory.file("o.npz")), bytes) << "the same arrays give the same bytes";
+  helix::writeNpz(npz, {{"ids_0", {3}, {1, 2, 3}, {}}});
+  EXPECT_NE(helixRun(arguments).err.find("HLX5022"), std::string::npos) << "floats";
+  helix::writeNpz(npz, {{"ids_0", {4}, {}, {1, 2, 3}}});
+  EXPECT_NE(helixRun(arguments).err.find("HLX5022"), std::string::npos) << "another shape";
+  for (size_t size : {1, 40, 100, 200}) {
+    writeFile(npz, bytes.data(), size);
+    EXPECT_NE(helixRun(arguments).err.find("HLX5022"), std::string::npos) << size;
+  }
+}
+
+TEST_F(Tiny, BadArgumentsAreNumberedErrors) {
+  std::string path = artifact();
+  std::string bad = "{\"ids\": [1, \"2\"]}\n", huge = "{\"ids\": [18446744073709551615]}\n";
+  writeFile(directory.file("bad.jsonl"), bad.data(), bad.size());
+  writeFile(directory.file("huge.jsonl"), huge.data(), huge.size());
+  writeFile(directory.file("empty"), "", 0);
+  const std::pair<std::string, const char *> cases[] = {
+      {"", "HLX5020"},
+      {path, "HLX5020"},
+      {path + " --prompt-ids 1 --tokens 0", "HLX5020"},
+      {path + " --prompt-ids 1,x", "HLX5020"},
+      {path + " --prompt-ids 1 --prompts p", "HLX5020"},
+      {path + " --prompt-ids 1 --temperature -1", "HLX4012"},
+      {path + " --prompt-ids 1 --comm-timeout 0", "HLX5020"},
+      {path + " --prompt-ids 1 --decode-from 1", "HLX5020"},
+      {path + " --prompt-ids 1 --unknown", "HLX5020"},
+      {path + " --prompt-ids 37", "HLX4010"},
+      {path + " --prompt-ids=-1", "HLX4010"},
+      {path + " --prompts " + directory.file("bad.jsonl"), "HLX5021"},
+      {path + " --prompts " + directory.file("huge.jsonl"), "HLX4010"},
+      {path + " --prompts " + directory.file("empty"), "HLX5021"},
+      {path + " --prompts " + directory.file("missing"), "HLX5021"},
+      {path + " --inputs " + directory.file("empty"), "HLX5022"},
+      {path + " --inputs " + directory.file("missing"), "HLX5022"},
+      {path + " --prompt-ids 1 --outputs " + directory.file("none/o.npz"), "HLX5022"},
+      {path + " --prompt-ids 1 --score", "HLX5021"},
+      {path + " --prompt-ids 1 --weights-root /nowhere", "HLX4003"},
+      {directory.file("missing") + " --prompt-ids 1", "HLX3001"},
+      {directory.file("empty") + " --prompt-ids 1", "HLX3002"},
+      {directory.file("model.bin") + " --prompt-ids 1", "HLX3002"},
+  };
+  for (const auto &[arguments, error] : cases) {
+    Result result = helixRun(arguments);
+    EXPECT_EQ(result.status, 1) << arguments;
+    EXPECT_NE(result.err.find(error), std::string::npos) << arguments << "\n" << result.err;
+  }
+  EXPECT_EQ(helixRun("--help").status, 0);
+  EXPECT_EQ(run(directory, HELIX_EXAMPLE, "x").status, 2);
+  EXPECT_NE(run(directory, HELIX_EXAMPLE, path + " 1 99").err.find("HLX4010"), std::string::npos);
+}
+
+} // namespace

@@ -1,0 +1,224 @@
+//===- helix-compile.cpp - From an ONNX decoder to an artifact -------------===//
+#include "helix/Errors.h"
+#include "lib/Artifact/Writer.h"
+#include "lib/Import/Onnx/Onnx.h"
+#include "lib/Translate/PlanToHlx.h"
+#include "passes/Passes.h"
+#include "tools/helix-compile/DumpStages.h"
+
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Support/Timing.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/WithColor.h"
+
+using namespace mlir;
+
+namespace {
+
+namespace cl = llvm::cl;
+
+cl::OptionCategory category("Options of helix-compile");
+
+auto dtypes() {
+  using helix::Dtype;
+  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
+                    clEnumValN(Dtype::BF16, "bf16", ""));
+}
+
+struct Options {
+  cl::opt<std::string> input{cl::Positional, cl::desc("<model.onnx>"), cl::Required, cl::cat(category)};
+  cl::opt<std::string> output{"o", cl::value_desc("model.hlx"), cl::cat(category),
+                              cl::desc("The artifact (default: beside the model, with the ending .hlx)")};
+
+  cl::opt<int64_t> ranks{"ranks", cl::init(0), cl::cat(category), cl::desc("Ranks (default: kvp * tpa)")};
+  cl::opt<int64_t> kvp{"kvp", cl::init(0), cl::cat(category), cl::desc("Ranks that share each KV sequence")};
+  cl::opt<int64_t> tpa{
+      "tpa", cl::init(0), cl::cat(category),
+      cl::desc("Ranks that share the attention heads (default: the largest divisor of the ranks and the KV heads)")};
+  cl::opt<int64_t> tpf{"tpf", cl::init(0), cl::cat(category),
+                       cl::desc("Ranks that share the FFN's columns (default: ranks / ep)")};
+  cl::opt<int64_t> ep{"ep", cl::init(0), cl::cat(category), cl::desc("Ranks that share the experts (default: 1)")};
+
+  cl::opt<int64_t> batch{"batch", cl::init(1), cl::cat(category), cl::desc("Sequences per step (default 1)")};
+  cl::opt<int64_t> maxContext{"max-context", cl::init(0), cl::cat(category),
+                              cl::desc("Tokens that a sequence can have (default: the length of the rotary tables)")};
+  cl::opt<int64_t> prefillChunk{"prefill-chunk", cl::init(0), cl::cat(category),
+                                cl::desc("Tokens per sequence of a prefill step (default 0: prompts are decoded)")};
+  cl::opt<bool> allLogits{"all-logits", cl::cat(category),
+                          cl::desc("Let prefill return the logits of all its tokens, as scoring needs")};
+  cl::opt<int64_t> block{"block", cl::init(16), cl::cat(category),
+                         cl::desc("Tokens that one rank takes before the next does (default 16)")};
+
+  cl::opt<helix::Dtype> weightDtype{"weight-dtype", dtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
+                                    cl::desc("Element type of products' weights and the embedding (default f32):")};
+  cl::opt<helix::Dtype> kvDtype{"kv-dtype", dtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
+                                cl::desc("Element type of the KV caches (default f32):")};
+
+  cl::opt<std::string> target{"target", cl::init("cpu"), cl::cat(category),
+                              cl::desc("What to generate code for: cpu (default)")};
+  cl::opt<std::string> cpuFeatures{"cpu-features", cl::init("x86-64-v3"), cl::cat(category),
+                                   cl::desc("x86-64-v3 (default) or x86-64-v4")};
+
+  cl::opt<std::string> dumpDir{"dump-dir", cl::value_desc("directory"), cl::cat(category),
+                               cl::desc("Write the IR after each stage there, as numbered files")};
+  cl::opt<std::string> weightsRoot{"weights-root", cl::value_desc("directory"), cl::cat(category),
+                                   cl::desc("Where external data may lie besides the model's directory")};
+};
+
+const char *const kOverview =
+    "Helix: compile an ONNX decoder into an artifact that N ranks run\n\n"
+    "  helix-compile model.onnx -o model.hlx --kvp 2 --tpa 2 --batch 4 --max-context 4096 --prefill-chunk 64\n\n"
+    "Weights stay in their files; the artifact finds them relative to itself.\n"
+    "Also: --mlir-timing, --mlir-print-ir-after-all, --mlir-pass-pipeline-crash-reproducer=FILE.\n";
+
+/// The name of the ONNX node in a location.
+StringRef nodeOf(Location location) {
+  if (auto name = dyn_cast<NameLoc>(location))
+    return name.getName().getValue();
+  if (auto fused = dyn_cast<FusedLoc>(location))
+    for (Location part : fused.getLocations())
+      if (StringRef name = nodeOf(part); !name.empty())
+        return name;
+  return {};
+}
+
+LogicalResult print(Diagnostic &diagnostic) {
+  if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
+    llvm::WithColor::error(llvm::errs(), "helix-compile");
+  else
+    llvm::WithColor::note(llvm::errs(), "helix-compile");
+  std::string message = diagnostic.str();
+  llvm::errs() << message;
+  if (StringRef node = nodeOf(diagnostic.getLocation()); !node.empty() && !StringRef(message).contains(node))
+    llvm::errs() << " (ONNX node '" << node << "')";
+  llvm::errs() << '\n';
+  for (Diagnostic &note : diagnostic.getNotes())
+    (void)print(note);
+  return success();
+}
+
+LogicalResult invalidArgument(const Twine &message) {
+  llvm::WithColor::error(llvm::errs(), "helix-compile")
+      << helix::errorPrefix(helix::ErrorCode::CompileArgumentInvalid) << message << '\n';
+  return failure();
+}
+
+LogicalResult check(const Options &options, StringRef output) {
+  for (const cl::opt<int64_t> *size : {&options.ranks, &options.kvp, &options.tpa, &options.tpf, &options.ep})
+    if (*size < 0 || (*size == 0 && size->getNumOccurrences()))
+      return invalidArgument("--" + size->ArgStr + " " + Twine(*size) + ": take 1 or more, or leave it out");
+  StringRef directory = llvm::sys::path::parent_path(output);
+  if (!directory.empty() && !llvm::sys::fs::is_directory(directory))
+    return invalidArgument("-o " + output + ": there is no directory '" + directory + "'");
+  if (llvm::sys::fs::is_directory(output))
+    return invalidArgument("-o " + output + " is a directory; name a file");
+  if (llvm::sys::fs::equivalent(options.input, output))
+    return invalidArgument("-o " + output + " would write over the model");
+  return success();
+}
+
+helix::ImportOptions importOptions(const Options &options, StringRef output) {
+  helix::ImportOptions import;
+  import.batch = options.batch;
+  import.maxContext = options.maxContext;
+  import.prefillChunk = options.prefillChunk;
+  import.allLogits = options.allLogits;
+  import.block = options.block;
+  import.weightDtype = options.weightDtype;
+  import.kvDtype = options.kvDtype;
+  import.weightsRoot = options.weightsRoot;
+  SmallString<256> beside(output);
+  llvm::sys::path::replace_extension(beside, "safetensors");
+  import.inlineWeightsPath = beside.str();
+  return import;
+}
+
+void summarise(const helix::artifact::ArtifactT &artifact, StringRef output) {
+  uint64_t code = 0;
+  for (const auto &image : artifact.images)
+    code += image->code.size();
+  llvm::errs() << output << ": " << artifact.mesh->tpa * artifact.mesh->kvp << " ranks (kvp " << artifact.mesh->kvp
+               << " x tpa " << artifact.mesh->tpa << "; tpf " << artifact.mesh->tpf << " x ep " << artifact.mesh->ep
+               << "), " << artifact.weights.size() << " weights, " << artifact.kernels.size()
+               << " generated kernels in " << code << " bytes\n";
+  for (const auto &entry : artifact.entries)
+    llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": batch " << entry->batch
+                 << ", tokens " << entry->tokens << ", " << entry->commands.size() << " commands, arenas of "
+                 << entry->device_bytes << " + " << entry->comm_bytes << " bytes\n";
+}
+
+LogicalResult compile(const Options &options, TimingScope &timing) {
+  std::string output = options.output;
+  if (output.empty()) {
+    SmallString<256> beside(options.input);
+    llvm::sys::path::replace_extension(beside, "hlx");
+    output = beside.str();
+  }
+  if (failed(check(options, output)))
+    return failure();
+
+  DialectRegistry registry;
+  registry.insert<helix::HelixDialect, helix::plan::PlanDialect>();
+  MLIRContext context(registry);
+  context.printOpOnDiagnostic(false);
+  ScopedDiagnosticHandler handler(&context, print);
+
+  helix::PipelineOptions pipeline;
+  pipeline.shard = {options.ranks, options.kvp, options.tpa, options.ep, options.tpf};
+  pipeline.codegen = {options.target, options.cpuFeatures};
+
+  OwningOpRef<ModuleOp> module;
+  {
+    TimingScope scope = timing.nest("import");
+    module = importOnnx(context, options.input, importOptions(options, output));
+    if (!module)
+      return failure();
+  }
+
+  PassManager pm(&context);
+  if (failed(applyPassManagerCLOptions(pm)))
+    return failure();
+  pm.enableTiming(timing);
+  helix::buildHelixPipeline(pm, pipeline);
+  if (!options.dumpDir.empty()) {
+    auto dumps = std::make_unique<helix::DumpStages>(options.dumpDir);
+    if (failed(dumps->prepare(&context)))
+      return failure();
+    dumps->dump(*module, "import");
+    pm.addInstrumentation(std::move(dumps));
+  }
+  if (failed(pm.run(*module)))
+    return failure();
+
+  TimingScope scope = timing.nest("write");
+  StringRef directory = llvm::sys::path::parent_path(output);
+  std::optional<helix::artifact::ArtifactT> artifact = helix::planToArtifact(
+      *module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str()});
+  if (!artifact)
+    return failure();
+  helix::artifact::Error error;
+  if (!helix::artifact::writeArtifact(*artifact, output, error)) {
+    llvm::WithColor::error(llvm::errs(), "helix-compile") << error.message << '\n';
+    return failure();
+  }
+  summarise(*artifact, output);
+  return success();
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  registerPassManagerCLOptions();
+  registerDefaultTimingManagerCLOptions();
+  Options options;
+  cl::HideUnrelatedOptions(category);
+  cl::ParseCommandLineOptions(argc, argv, kOverview);
+  DefaultTimingManager manager;
+  applyDefaultTimingManagerCLOptions(manager);
+  TimingScope timing = manager.getRootScope();
+  return failed(compile(options, timing));
+}

@@ -1,0 +1,67 @@
+//===- ImportOnnx.cpp - helix-translate --import-onnx ----------------------===//
+#include "lib/Import/Onnx/Onnx.h"
+#include "tools/helix-translate/Modes.h"
+
+#include "mlir/IR/Diagnostics.h"
+
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/WithColor.h"
+
+using namespace mlir;
+
+namespace {
+
+namespace cl = llvm::cl;
+
+auto category() { return cl::cat(helix::translate::optionCategory); }
+
+cl::opt<int64_t> batch("batch", cl::desc("Slots: sequences per step"), cl::init(1), category());
+cl::opt<int64_t> maxContext("max-context", cl::init(0), category(),
+                            cl::desc("Tokens that a slot can hold (default: the length of the rotary tables)"));
+cl::opt<int64_t> prefillChunk("prefill-chunk", cl::init(0), category(),
+                              cl::desc("Tokens per slot of the prefill entry (default 0: no such entry)"));
+cl::opt<bool> allLogits("all-logits", category(),
+                        cl::desc("Let the prefill entry return the logits of all its tokens"));
+cl::opt<int64_t> block("block", cl::desc("Tokens in a block of the KV cache"), cl::init(16), category());
+
+auto dtypes() {
+  using helix::Dtype;
+  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
+                    clEnumValN(Dtype::BF16, "bf16", ""));
+}
+cl::opt<helix::Dtype> weightDtype("weight-dtype", cl::desc("Element type of linear weights and the embedding table:"),
+                                  dtypes(), cl::init(helix::Dtype::F32), category());
+cl::opt<helix::Dtype> kvDtype("kv-dtype", cl::desc("Element type of the KV caches:"), dtypes(),
+                              cl::init(helix::Dtype::F32), category());
+cl::opt<std::string> weightsRoot("weights-root", cl::value_desc("directory"), category(),
+                                 cl::desc("Where external data may lie besides the model's directory"));
+cl::opt<std::string> inlineWeights("inline-weights", cl::value_desc("file.safetensors"), category(),
+                                   cl::desc("Where to put weights whose bytes are inside the protobuf"));
+
+} // namespace
+
+LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef, raw_ostream &output) {
+  MLIRContext context(MLIRContext::Threading::DISABLED);
+  // The message names the node and its op, so the location would repeat it.
+  ScopedDiagnosticHandler handler(&context, [](Diagnostic &diagnostic) {
+    llvm::WithColor::error(llvm::errs(), "helix-translate") << diagnostic << '\n';
+    return success();
+  });
+  ImportOptions options;
+  options.batch = batch;
+  options.maxContext = maxContext;
+  options.prefillChunk = prefillChunk;
+  options.allLogits = allLogits;
+  options.block = block;
+  options.weightDtype = weightDtype;
+  options.kvDtype = kvDtype;
+  options.weightsRoot = weightsRoot;
+  options.inlineWeightsPath = inlineWeights;
+  OwningOpRef<ModuleOp> module = importOnnx(context, input, options);
+  if (!module)
+    return failure();
+  // Locations carry the names of the ONNX nodes, which later stages report and trace by.
+  module->print(output, OpPrintingFlags().enableDebugInfo());
+  output << '\n';
+  return success();
+}
