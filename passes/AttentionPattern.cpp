@@ -67,4 +67,17 @@ FailureOr<LinearOp> matchHead(func::FuncOp entry) {
   return linear;
 }
 
+LogicalResult matchWeights(func::FuncOp entry) {
+  WalkResult walk = entry.walk([](Operation *op) {
+    if (!isa<EmbeddingOp, FFNOp>(op))
+      return WalkResult::advance();
+    unsigned firstWeight = 1; // behind the ids, or x
+    for (Value weight : op->getOperands().drop_front(firstWeight))
+      if (!weight.getDefiningOp<WeightOp>())
+        return WalkResult(shapeError(op) << "its weights must be helix.weight, not computed");
+    return WalkResult::advance();
+  });
+  return failure(walk.wasInterrupted());
+}
+
 } // namespace helix

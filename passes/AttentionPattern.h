@@ -21,6 +21,9 @@ mlir::FailureOr<AttentionPattern> matchAttention(AttentionOp attention);
 /// The product that makes the entry's logits, alone and with a weight; emits HLX2003 if it is anything else.
 mlir::FailureOr<LinearOp> matchHead(mlir::func::FuncOp entry);
 
+/// Checks that the embeddings and FFNs of `entry` read weights by reference, which can be sliced; emits HLX2003.
+mlir::LogicalResult matchWeights(mlir::func::FuncOp entry);
+
 } // namespace helix
 
 #endif // HELIX_PASSES_ATTENTIONPATTERN_H

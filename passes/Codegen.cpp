@@ -46,23 +46,16 @@ struct Converter {
   Value in(Value value) { return map.lookup(value); }
   PhaseAttr phase(Operation *op) { return op->getAttrOfType<PhaseAttr>(kPhaseAttr); }
 
-  /// The one axis that covers the ranks along `axes`; nothing if there is none.
-  std::optional<Axis> single(ArrayRef<Axis> axes) {
-    if (axes.size() == 1)
-      return axes.front();
-    int64_t ranks = 1;
-    for (Axis axis : axes)
-      ranks *= mesh.size(axis);
-    return ranks == mesh.ranks() ? std::optional(Axis::N) : std::nullopt;
-  }
+  /// The one axis along which the same ranks lie: both axes of a view are all ranks.
+  Axis single(ArrayRef<Axis> axes) { return axes.size() == 1 ? axes.front() : Axis::N; }
 
   /// The module's weight with these attributes, for this use; entries share it.
   Value weight(Value value, plan::WeightUse use) {
     auto op = value.getDefiningOp<WeightOp>();
     if (!op)
       return in(value);
-    Attribute key = builder.getArrayAttr({op->getAttrDictionary(), TypeAttr::get(op.getType()),
-                                          plan::WeightUseAttr::get(builder.getContext(), use)});
+    Attribute key = builder.getArrayAttr(
+        {op->getAttrDictionary(), TypeAttr::get(op.getType()), plan::WeightUseAttr::get(builder.getContext(), use)});
     StringAttr &symbol = weights[key];
     if (!symbol) {
       OpBuilder::InsertionGuard guard(builder);
@@ -136,23 +129,20 @@ struct Converter {
 
   LogicalResult convert(MergeAttentionOp op) {
     ArrayRef<int64_t> in5 = op.getInput().getType().getValue().getShape();
-    auto command = plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), in(op.getInput()),
-                                                  in5[0], in5[1], in5[2], in5[3], in5[4] - 1, nullptr, nullptr,
-                                                  phase(op));
+    auto command =
+        plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), in(op.getInput()), in5[0],
+                                       in5[1], in5[2], in5[3], in5[4] - 1, nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
 
   LogicalResult convert(AllReduceOp op) {
-    ArrayRef<Axis> axes = op.getInput().getType().getAxes();
-    std::optional<Axis> axis = single(axes);
-    if (!axis)
-      return notFused(op) << "it reduces over several axes that are not all ranks";
+    Axis axis = single(op.getInput().getType().getAxes());
     Value value = in(op.getInput());
     // A rank alone has the whole sum.
-    if (mesh.size(*axis) > 1)
-      value = plan::AllReduceOp::create(builder, op.getLoc(), op.getResult().getType(), value, *axis,
-                                        mesh.size(*axis), nullptr, nullptr, phase(op));
+    if (mesh.size(axis) > 1)
+      value = plan::AllReduceOp::create(builder, op.getLoc(), op.getResult().getType(), value, axis, mesh.size(axis),
+                                        nullptr, nullptr, phase(op));
     map.map(op.getResult(), value);
     return success();
   }
@@ -168,8 +158,8 @@ struct Converter {
   LogicalResult convert(func::CallOp op) {
     if (!symbols.lookup<plan::KernelOp>(op.getCallee()))
       return notFused(op) << "@" << op.getCallee() << " has no " << kKernelAttr;
-    SmallVector<Value> operands = llvm::map_to_vector(
-        op.getOperands(), [&](Value operand) { return weight(operand, plan::WeightUse::Vector); });
+    SmallVector<Value> operands =
+        llvm::map_to_vector(op.getOperands(), [&](Value operand) { return weight(operand, plan::WeightUse::Vector); });
     auto command = plan::LaunchOp::create(builder, op.getLoc(), op.getResultTypes(), op.getCallee(), operands, nullptr,
                                           nullptr, phase(op));
     map.map(op.getResults(), command.getResults());
@@ -254,8 +244,8 @@ struct CodegenPass : impl::CodegenBase<CodegenPass> {
     auto type = RankedTensorType::get({static_cast<int64_t>(image->code.size())}, builder.getI8Type());
     ArrayRef<char> bytes(image->code.data(), image->code.size());
     auto code = DenseIntElementsAttr::getFromRawBuffer(type, bytes);
-    auto imageOp = plan::ImageOp::create(builder, loc, "image", image->triple, image->features,
-                                         cast<DenseIntElementsAttr>(code));
+    auto imageOp =
+        plan::ImageOp::create(builder, loc, "image", image->triple, image->features, cast<DenseIntElementsAttr>(code));
     StringAttr symbol = converter.symbols.insert(imageOp);
     for (size_t i = 0; i < kernels.size(); ++i) {
       const codegen::CompiledKernel &compiled = image->kernels[i];

@@ -29,16 +29,17 @@ void decompose(FFNOp ffn) {
   auto inner = RankedTensorType::get(shape, builder.getF32Type());
   Value g = LinearOp::create(builder, gateLoc, inner, ffn.getX(), ffn.getGate());
   Value u = LinearOp::create(builder, upLoc, inner, ffn.getX(), ffn.getUp());
-  // silu(g) = g / (1 + exp(-g)): exp overflows to infinity for very negative g, and the quotient is then 0, as it should.
+  // silu(g) = g / (1 + exp(-g)): exp overflows to infinity for very negative g, and the quotient is then 0, as it
+  // should.
   Value one = arith::ConstantOp::create(builder, mulLoc, DenseElementsAttr::get(inner, 1.0f));
-  Value exp = math::ExpOp::create(builder, mulLoc, arith::NegFOp::create(builder, mulLoc, g));
+  Value neg = arith::NegFOp::create(builder, mulLoc, g);
+  Value exp = math::ExpOp::create(builder, mulLoc, neg);
   Value silu = arith::DivFOp::create(builder, mulLoc, g, arith::AddFOp::create(builder, mulLoc, one, exp));
   Value gated = arith::MulFOp::create(builder, mulLoc, silu, u);
   Value down = LinearOp::create(builder, downLoc, ffn.getResult().getType(), gated, ffn.getDown());
   if (Attribute phase = ffn->getAttr(kPhaseAttr))
-    for (Value value : {g, u, one, exp, silu, gated, down})
+    for (Value value : {g, u, one, neg, exp, silu, gated, down})
       value.getDefiningOp()->setAttr(kPhaseAttr, phase);
-  exp.getDefiningOp()->getOperand(0).getDefiningOp()->setAttr(kPhaseAttr, ffn->getAttr(kPhaseAttr));
   ffn.replaceAllUsesWith(down);
   ffn.erase();
 }

@@ -17,14 +17,14 @@ struct Lifetime {
   bool meets(const Lifetime &other) const { return begin <= other.end && other.begin <= end; }
 };
 
-/// The lifetimes of an entry's values, in program order. Operands and results of collectives live in the comm arena, all
-/// others in the device arena.
+/// The lifetimes of an entry's values, in program order. Operands and results of collectives live in the comm arena,
+/// all others in the device arena.
 ///
-/// A value is needed from the command that makes it to the last one that reads it, the logits to the entry's end. What a
-/// collective reads or writes may be read by its peers even after it is done on this rank: a slower peer has not fetched
-/// its part yet. This rank knows that they all have once a later collective in which they all take part is done, for
-/// each of them entered that one behind the first. Until then such a value keeps its bytes; if there is no such
-/// collective, to the entry's end: an entry starts when all ranks have finished the one before.
+/// A value is needed from the command that makes it to the last one that reads it, the logits to the entry's end. What
+/// a collective reads or writes may be read by its peers even after it is done on this rank: a slower peer has not
+/// fetched its part yet. This rank knows that they all have once a later collective in which they all take part is
+/// done, for each of them entered that one behind the first. Until then such a value keeps its bytes; if there is no
+/// such collective, to the entry's end: an entry starts when all ranks have finished the one before.
 llvm::SmallVector<Lifetime> lifetimesOf(plan::EntryOp entry, MeshAttr mesh);
 
 } // namespace helix

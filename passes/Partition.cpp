@@ -1,7 +1,7 @@
 //===- Partition.cpp - helix-partition -------------------------------------===//
 #include "passes/AttentionPattern.h"
+#include "passes/Levels.h"
 #include "passes/Passes.h"
-#include "passes/VerifyCaches.h"
 
 #include "mlir/IR/IRMapping.h"
 
@@ -72,8 +72,8 @@ struct EntryPartitioner {
     Value gate = slice(builder, op.getGate(), 1, columns, local);
     Value up = slice(builder, op.getUp(), 1, columns, local);
     Value down = slice(builder, op.getDown(), 0, columns, local);
-    Value partial = FFNOp::create(builder, op.getLoc(), partialSum(tensorOf(op.getResult())), op.getX(), gate, up,
-                                  down, op.getActivation());
+    Value partial = FFNOp::create(builder, op.getLoc(), partialSum(tensorOf(op.getResult())), op.getX(), gate, up, down,
+                                  op.getActivation());
     op.replaceAllUsesWith(reduce(builder, op.getLoc(), partial));
     op.erase();
   }
@@ -101,9 +101,8 @@ struct EntryPartitioner {
     auto linear = expand.getSrc().getDefiningOp<LinearOp>();
     int64_t columns = heads * width;
     Value weight = slice(builder, linear.getWeight(), 1, split(Axis::Tpa, columns), columns);
-    Value product =
-        LinearOp::create(builder, linear.getLoc(), withDim(tensorOf(linear.getResult()), 2, columns), linear.getX(),
-                         weight);
+    Value product = LinearOp::create(builder, linear.getLoc(), withDim(tensorOf(linear.getResult()), 2, columns),
+                                     linear.getX(), weight);
     return tensor::ExpandShapeOp::create(builder, op->getLoc(), withDim(tensorOf(value), 2, heads), product,
                                          expand.getReassociationIndices());
   }
@@ -130,16 +129,16 @@ struct EntryPartitioner {
     Value query = localHeads(builder, op.getQ(), heads);
     Value key = localHeads(builder, append.getKey(), kvHeads);
     Value value = localHeads(builder, append.getValue(), kvHeads);
-    Value appended = KVAppendOp::create(builder, append.getLoc(), cache, key, value, append.getPast(),
-                                        append.getQLen(), append.getCache());
+    Value appended = KVAppendOp::create(builder, append.getLoc(), cache, key, value, append.getPast(), append.getQLen(),
+                                        append.getCache());
     auto partial = PartialType::get(
         builder.getContext(), RankedTensorType::get({q[0], q[1], perPeer * mesh.getKvp(), width}, builder.getF32Type()),
         Reduction::Lse, {Axis::Kvp});
-    Value part = PartialAttentionOp::create(builder, op.getLoc(), partial, query, appended, op.getPast(),
-                                            op.getQLen(), op.getScaleAttr());
-    auto stacked = StackedType::get(
-        builder.getContext(), Axis::Kvp,
-        RankedTensorType::get({mesh.getKvp(), q[0], q[1], perPeer, width + 1}, builder.getF32Type()));
+    Value part = PartialAttentionOp::create(builder, op.getLoc(), partial, query, appended, op.getPast(), op.getQLen(),
+                                            op.getScaleAttr());
+    auto stacked =
+        StackedType::get(builder.getContext(), Axis::Kvp,
+                         RankedTensorType::get({mesh.getKvp(), q[0], q[1], perPeer, width + 1}, builder.getF32Type()));
     Value exchanged = AllToAllOp::create(builder, op.getLoc(), stacked, part);
     Value whole = MergeAttentionOp::create(builder, op.getLoc(), merged, exchanged);
     YieldOp::create(builder, op.getLoc(), ValueRange{whole, appended});
@@ -152,8 +151,7 @@ struct EntryPartitioner {
     builder.setInsertionPoint(output);
     Value weight = slice(builder, output.getWeight(), 0,
                          {split(Axis::Tpa, heads * width), split(Axis::Kvp, perPeer * width)}, perPeer * width);
-    Value sum =
-        LinearOp::create(builder, output.getLoc(), partialSum(tensorOf(output.getResult())), rows, weight);
+    Value sum = LinearOp::create(builder, output.getLoc(), partialSum(tensorOf(output.getResult())), rows, weight);
     output.replaceAllUsesWith(reduce(builder, output.getLoc(), sum));
     output.erase();
     collapse.erase();
@@ -180,8 +178,7 @@ struct EntryPartitioner {
     for (RegionOp kvp : regions) {
       Operation *last = nullptr;
       for (Operation *op = kvp->getNextNode(); op && !isa<RegionOp>(op); op = op->getNextNode())
-        if (isa<AllReduceOp>(op) || (last && last == op->getPrevNode() && op->getDialect()->getNamespace() == "arith" &&
-                                     isa<RankedTensorType>(op->getResult(0).getType())))
+        if (isa<AllReduceOp>(op) || (last && last == op->getPrevNode() && isa<arith::AddFOp>(op)))
           last = op;
       if (last)
         wrap(kvp->getNextNode(), last);
@@ -201,8 +198,7 @@ struct EntryPartitioner {
             }))
           escaping.push_back(result);
     OpBuilder builder(first);
-    auto region =
-        RegionOp::create(builder, last->getLoc(), TypeRange(ValueRange(escaping)), Phase::Tp);
+    auto region = RegionOp::create(builder, last->getLoc(), TypeRange(ValueRange(escaping)), Phase::Tp);
     Block *inner = builder.createBlock(&region.getBody());
     inner->getOperations().splice(inner->end(), block->getOperations(), begin, end);
     builder.setInsertionPointToEnd(inner);
@@ -220,7 +216,7 @@ struct EntryPartitioner {
       attentions.emplace_back(op, *pattern);
     }
     FailureOr<LinearOp> logits = matchHead(entry);
-    if (failed(logits))
+    if (failed(logits) || failed(matchWeights(entry)))
       return failure();
 
     retype();
@@ -234,8 +230,8 @@ struct EntryPartitioner {
     eraseDead();
     formTpRegions();
     Operation *terminator = entry.getBody().front().getTerminator();
-    entry.setType(FunctionType::get(entry.getContext(), entry.getBody().getArgumentTypes(),
-                                    terminator->getOperandTypes()));
+    entry.setType(
+        FunctionType::get(entry.getContext(), entry.getBody().getArgumentTypes(), terminator->getOperandTypes()));
     return success();
   }
 
@@ -255,9 +251,11 @@ struct PartitionPass : impl::PartitionBase<PartitionPass> {
           << "the module has no " << kMeshAttr << "; run helix-shard first";
       return signalPassFailure();
     }
+    if (failed(verifyModelLevel(getOperation())))
+      return signalPassFailure();
     for (func::FuncOp entry : entriesOf(getOperation())) {
       EntryPartitioner partitioner{entry, mesh};
-      if (failed(verifyEntry(entry)) || failed(partitioner.run()))
+      if (failed(partitioner.run()))
         return signalPassFailure();
       exchanges += partitioner.exchanges;
       reductions += partitioner.reductions;

@@ -20,7 +20,7 @@ namespace helix {
 
 /// What the pipeline is told.
 struct PipelineOptions {
-  ShardOptions shard; ///< the mesh
+  ShardOptions shard;     ///< the mesh
   CodegenOptions codegen; ///< the target
 };
 

@@ -41,9 +41,10 @@ def VerifyModel : Pass<"helix-verify-model", "::mlir::ModuleOp"> {
 def Shard : Pass<"helix-shard", "::mlir::ModuleOp"> {
   let summary = "Choose or check the mesh, and write how every value is sharded";
   let description = [{
-    Sets `helix.mesh` and writes `helix.sharding` on the results of ops whose values are split. Seeds are attention
-    (heads over tpa), the FFN (columns over tpf), the embedding and the final product (vocabulary over n); from
-    attention the sharding goes back through rope, reshapes and elementwise ops to the products that feed it.
+    Sets `helix.mesh`, and writes `helix.sharding` on the results of ops whose values are split: from attention back
+    through rope and the split into heads to the products that feed it (heads over tpa), what attention gives (heads over
+    tpa, then kvp), and the logits (vocabulary over n). The FFN's columns (over tpf) and the embedding's rows (over n) are
+    split inside their op. `helix-partition` cuts along the same pattern; the attributes say what it will do.
 
     Where an axis is 0 it is chosen: tpa is the largest divisor of N that divides the KV heads, with N = kvp * tpa; tpf
     is N / ep.

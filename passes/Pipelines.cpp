@@ -57,13 +57,12 @@ struct PlanPhaseOptions : PassPipelineOptions<PlanPhaseOptions> {
 
 void registerHelixPasses() {
   registerPasses();
-  PassPipelineRegistration<ModelPhaseOptions>("helix-model-phase", "Raise and shard, checked",
-                                              [](OpPassManager &pm, const ModelPhaseOptions &flags) {
-                                                PipelineOptions options;
-                                                options.shard = {flags.ranks, flags.kvp, flags.tpa, flags.ep,
-                                                                 flags.tpf};
-                                                buildModelPhase(pm, options);
-                                              });
+  PassPipelineRegistration<ModelPhaseOptions>(
+      "helix-model-phase", "Raise and shard, checked", [](OpPassManager &pm, const ModelPhaseOptions &flags) {
+        PipelineOptions options;
+        options.shard = {flags.ranks, flags.kvp, flags.tpa, flags.ep, flags.tpf};
+        buildModelPhase(pm, options);
+      });
   PassPipelineRegistration<>("helix-spmd-phase", "Partition, flatten and fuse, checked", buildSpmdPhase);
   PassPipelineRegistration<PlanPhaseOptions>("helix-plan-phase", "Codegen, schedule and place, checked",
                                              [](OpPassManager &pm, const PlanPhaseOptions &flags) {

@@ -34,9 +34,8 @@ int64_t placeArena(plan::Arena arena, ArrayRef<Lifetime> lifetimes, MutableArray
   for (auto [i, lifetime] : llvm::enumerate(lifetimes))
     if (lifetime.arena == arena)
       order.push_back(i);
-  llvm::sort(order, [&](size_t a, size_t b) {
-    return std::pair(-lifetimes[a].bytes, a) < std::pair(-lifetimes[b].bytes, b);
-  });
+  llvm::sort(order,
+             [&](size_t a, size_t b) { return std::pair(-lifetimes[a].bytes, a) < std::pair(-lifetimes[b].bytes, b); });
   SmallVector<size_t> placed;
   int64_t size = 0;
   for (size_t i : order) {

@@ -11,20 +11,18 @@ namespace helix {
 
 namespace {
 
-/// Every use of a version of a cache comes before the append that writes over it; there is one such append at most.
+/// Every use of a version of a cache comes before the append that writes over it.
 LogicalResult verifyOrder(Value cache) {
-  plan::KVAppendOp append;
+  Operation *append = nullptr;
   for (Operation *user : cache.getUsers())
-    if (auto next = dyn_cast<plan::KVAppendOp>(user)) {
-      if (append)
-        return user->emitError(errorPrefix(ErrorCode::ScheduleIllegal))
-               << "appends to a cache that another plan.kv_append takes too; use its result instead";
-      append = next;
-    }
-  for (Operation *user : cache.getUsers())
-    if (append && user != append && append->isBeforeInBlock(user))
-      return user->emitError(errorPrefix(ErrorCode::ScheduleIllegal))
-             << "reads a cache behind the append that changes it; read the result of the append instead";
+    if (isa<plan::KVAppendOp>(user) && (!append || user->isBeforeInBlock(append)))
+      append = user;
+  for (Operation *user : cache.getUsers()) {
+    if (!append || user == append || user->isBeforeInBlock(append))
+      continue;
+    return user->emitError(errorPrefix(ErrorCode::ScheduleIllegal))
+           << "takes a version of a cache that an append before it has changed; take the result of that append";
+  }
   return success();
 }
 

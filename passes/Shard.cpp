@@ -1,7 +1,7 @@
 //===- Shard.cpp - helix-shard ---------------------------------------------===//
 #include "passes/AttentionPattern.h"
+#include "passes/Levels.h"
 #include "passes/Passes.h"
-#include "passes/VerifyCaches.h"
 
 using namespace mlir;
 
@@ -11,11 +11,14 @@ namespace helix {
 
 namespace {
 
+/// What the artifact's reader takes, too.
+constexpr int64_t kMaxRanks = 4096;
+
 ShardingAttr sharding(MLIRContext *context, View view, int64_t rank, int64_t dim, ArrayRef<Axis> axes) {
   Builder builder(context);
   SmallVector<Attribute> dims(rank, builder.getArrayAttr({}));
-  dims[dim] = builder.getArrayAttr(llvm::map_to_vector(
-      axes, [&](Axis axis) -> Attribute { return builder.getStringAttr(stringifyAxis(axis)); }));
+  dims[dim] = builder.getArrayAttr(
+      llvm::map_to_vector(axes, [&](Axis axis) -> Attribute { return builder.getStringAttr(stringifyAxis(axis)); }));
   return ShardingAttr::get(context, view, builder.getArrayAttr(dims));
 }
 
@@ -23,9 +26,9 @@ struct ShardPass : impl::ShardBase<ShardPass> {
   using ShardBase::ShardBase;
 
   void runOnOperation() override {
-    SmallVector<func::FuncOp> entries = entriesOf(getOperation());
-    if (llvm::any_of(entries, [](func::FuncOp entry) { return failed(verifyEntry(entry)); }))
+    if (failed(verifyModelLevel(getOperation())))
       return signalPassFailure();
+    SmallVector<func::FuncOp> entries = entriesOf(getOperation());
     FailureOr<MeshAttr> mesh = chooseMesh(entries);
     if (failed(mesh))
       return signalPassFailure();
@@ -35,9 +38,7 @@ struct ShardPass : impl::ShardBase<ShardPass> {
         return signalPassFailure();
   }
 
-  InFlightDiagnostic meshError() {
-    return getOperation().emitError(errorPrefix(ErrorCode::MeshInvalid));
-  }
+  InFlightDiagnostic meshError() { return getOperation().emitError(errorPrefix(ErrorCode::MeshInvalid)); }
 
   /// The mesh that the options ask for; where they are silent, the design's default.
   FailureOr<MeshAttr> chooseMesh(ArrayRef<func::FuncOp> entries) {
@@ -51,8 +52,10 @@ struct ShardPass : impl::ShardBase<ShardPass> {
       return getOperation().emitError(errorPrefix(ErrorCode::NotADecoder))
              << "no entry has a KV cache, so there is no attention to shard";
     for (int64_t size : {ranks.getValue(), kvp.getValue(), tpa.getValue(), ep.getValue(), tpf.getValue()})
-      if (size < 0 || size > (1 << 20))
-        return meshError() << "a mesh axis has from 1 to 2^20 ranks, but " << size << " was asked for";
+      if (size < 0 || size > kMaxRanks)
+        return meshError() << "a mesh has from 1 to " << kMaxRanks << " ranks, but " << size
+                           << " along an axis were asked "
+                           << "for";
 
     int64_t k = kvp, t = tpa, n = ranks;
     if (k && t && n && k * t != n)
@@ -74,6 +77,10 @@ struct ShardPass : impl::ShardBase<ShardPass> {
       return getOperation().emitError(errorPrefix(ErrorCode::TpaTooLarge))
              << "tpa = " << t << ", but the model has " << kvHeads
              << " KV heads; a larger tpa would copy the cache. Take tpa <= " << kvHeads << " and a larger kvp";
+
+    if (n > kMaxRanks)
+      return meshError() << "kvp * tpa = " << k << " * " << t << " is more than the " << kMaxRanks
+                         << " ranks that an artifact can be for";
 
     int64_t e = ep ? ep.getValue() : 1, f = tpf ? tpf.getValue() : n / e;
     if (e > 1)
@@ -102,6 +109,8 @@ struct ShardPass : impl::ShardBase<ShardPass> {
   }
 
   LogicalResult shardEntry(func::FuncOp entry) {
+    if (failed(matchWeights(entry)))
+      return failure();
     WalkResult walk = entry.walk([&](AttentionOp attention) { return WalkResult(shardAttention(attention)); });
     if (walk.wasInterrupted())
       return failure();

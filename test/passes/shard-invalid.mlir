@@ -4,6 +4,8 @@
 // RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 tpf=3" 2>&1 | FileCheck %s --check-prefix=FFN
 // RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 ep=2" 2>&1 | FileCheck %s --check-prefix=EP
 // RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=-1" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=4096 tpa=2" 2>&1 | FileCheck %s --check-prefix=LARGE
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-model-phase="kvp=2" -helix-spmd-phase -helix-shard 2>&1 | FileCheck %s --check-prefix=TWICE
 // RUN: helix-opt %s -split-input-file -verify-diagnostics -helix-shard
 
 // TPA: error: HLX2002: tpa = 3, but the model has 2 KV heads
@@ -11,10 +13,23 @@
 // PRODUCT: error: HLX2001: kvp * tpa = 2 * 1 is not the 4 ranks asked for
 // FFN: error: HLX2001: ep * tpf = 1 * 3 must be kvp * tpa = 2
 // EP: error: HLX2001: ep = 2 splits experts, but the model has none
-// NEGATIVE: error: HLX2001: a mesh axis has from 1 to 2^20 ranks, but -1 was asked for
+// NEGATIVE: error: HLX2001: a mesh has from 1 to 4096 ranks, but -1 along an axis were asked for
+// LARGE: error: HLX2001: kvp * tpa = 4096 * 2 is more than the 4096 ranks that an artifact can be for
+// TWICE: error: HLX2005:
+
+// expected-error @below {{HLX2003: the module has no function with helix.entry}}
+module {}
+
+// -----
 
 // expected-error @below {{HLX2003: no entry has a KV cache}}
-module {}
+module {
+func.func @no_cache(%ids: tensor<1x1xi64>, %past: tensor<1xi32>, %q_len: tensor<1xi32>) -> tensor<1x1x8xf32>
+    attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
+  %x = arith.constant dense<1.0> : tensor<1x1x8xf32>
+  return %x : tensor<1x1x8xf32>
+}
+}
 
 // -----
 
@@ -48,4 +63,17 @@ func.func @no_head(%ids: tensor<1x1xi64>, %past: tensor<1xi32>, %q_len: tensor<1
 func.func @signature(%ids: tensor<1x1xi64>, %c: !kv) -> !kv
     attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
   return %c : !kv
+}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+func.func @computed_table(%ids: tensor<1x1xi64>, %past: tensor<1xi32>, %q_len: tensor<1xi32>, %c: !kv)
+    -> (tensor<1x1x8xf32>, !kv) attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 256 : i64, stored = tensor<8x8xf32>} : tensor<8x8xf32>
+  %n = arith.negf %w : tensor<8x8xf32>
+  // expected-error @below {{HLX2003: cannot shard helix.embedding: its weights must be helix.weight, not computed}}
+  %x = helix.embedding %ids, %n : (tensor<1x1xi64>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
+  %y = helix.linear %x, %w : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
+  return %y, %c : tensor<1x1x8xf32>, !kv
 }
