@@ -13,7 +13,8 @@ using llvm::raw_ostream;
 
 /// An element of a list that may be absent.
 template <typename List> auto each(const List *list) {
-  return list ? llvm::make_range(list->begin(), list->end()) : llvm::make_range(typename List::const_iterator{nullptr, 0}, typename List::const_iterator{nullptr, 0});
+  return list ? llvm::make_range(list->begin(), list->end())
+              : llvm::make_range(typename List::const_iterator{nullptr, 0}, typename List::const_iterator{nullptr, 0});
 }
 
 struct Printer {
@@ -73,19 +74,29 @@ struct Printer {
     }
     case Work::KvAppend: {
       const auto &w = *command.work_as_KvAppend();
-      return sizes({{"batch", w.batch()}, {"tokens", w.tokens()}, {"heads", w.heads()}, {"key_dim", w.key_dim()},
+      return sizes({{"batch", w.batch()},
+                    {"tokens", w.tokens()},
+                    {"heads", w.heads()},
+                    {"key_dim", w.key_dim()},
                     {"value_dim", w.value_dim()}});
     }
     case Work::PartialAttention: {
       const auto &w = *command.work_as_PartialAttention();
-      sizes({{"batch", w.batch()}, {"tokens", w.tokens()}, {"heads", w.heads()}, {"padded_heads", w.padded_heads()},
-             {"key_dim", w.key_dim()}, {"value_dim", w.value_dim()}});
+      sizes({{"batch", w.batch()},
+             {"tokens", w.tokens()},
+             {"heads", w.heads()},
+             {"padded_heads", w.padded_heads()},
+             {"key_dim", w.key_dim()},
+             {"value_dim", w.value_dim()}});
       out << " scale " << llvm::format("%.9g", w.scale());
       return;
     }
     case Work::MergeAttention: {
       const auto &w = *command.work_as_MergeAttention();
-      return sizes({{"peers", w.peers()}, {"batch", w.batch()}, {"tokens", w.tokens()}, {"heads", w.heads()},
+      return sizes({{"peers", w.peers()},
+                    {"batch", w.batch()},
+                    {"tokens", w.tokens()},
+                    {"heads", w.heads()},
                     {"value_dim", w.value_dim()}});
     }
     case Work::LastToken: {
@@ -152,7 +163,8 @@ struct Printer {
     out << "compiler ";
     quoted(artifact.compiler()) << "\n";
     const Mesh &mesh = *artifact.mesh();
-    out << "mesh tpa " << mesh.tpa() << ", kvp " << mesh.kvp() << ", ep " << mesh.ep() << ", tpf " << mesh.tpf() << "\n";
+    out << "mesh tpa " << mesh.tpa() << ", kvp " << mesh.kvp() << ", ep " << mesh.ep() << ", tpf " << mesh.tpf()
+        << "\n";
     out << "vocabulary " << artifact.vocabulary() << ", of a rank " << artifact.local_vocabulary() << "\n";
     const KvLayout &kv = *artifact.kv();
     out << "kv slots " << kv.slots() << ", capacity " << kv.capacity() << ", block " << kv.block() << "\n";

@@ -21,9 +21,7 @@ using namespace artifact;
 
 InFlightDiagnostic invalid(Operation *op) { return op->emitError(errorPrefix(ErrorCode::PlanInvalid)); }
 
-DType dtypeOf(Type type) {
-  return type.isF16() ? DType::F16 : type.isBF16() ? DType::BF16 : DType::F32;
-}
+DType dtypeOf(Type type) { return type.isF16() ? DType::F16 : type.isBF16() ? DType::BF16 : DType::F32; }
 
 artifact::Axis axisOf(helix::Axis axis) { return static_cast<artifact::Axis>(axis); }
 static_assert(int(artifact::Axis::Tpf) == int(helix::Axis::Tpf) && int(artifact::Axis::Kvp) == int(helix::Axis::Kvp));
@@ -70,8 +68,12 @@ struct Writer {
       return weight.emitError(errorPrefix(ErrorCode::WeightFileMissing))
              << "weight '" << weight.getName() << "' is in '" << path << "', which is no file; give the model's "
              << "directory";
+    if (!paths.output.empty() && llvm::sys::fs::equivalent(path, paths.output))
+      return weight.emitError(errorPrefix(ErrorCode::OutputIsInput))
+             << "the output '" << paths.output << "' holds the model's weights; write to another file";
     auto file = std::make_unique<WeightFileT>();
-    // Weights may lie behind a link; the artifact's own path is taken as it is given, so that it can be moved with them.
+    // Weights may lie behind a link; the artifact's own path is taken as it is given, so that it can be moved with
+    // them.
     SmallString<256> root;
     if (llvm::sys::fs::real_path(paths.weights, root) || llvm::sys::fs::real_path(paths.artifact, directory))
       return weight.emitError(errorPrefix(ErrorCode::WeightFileMissing))
@@ -131,10 +133,7 @@ struct Writer {
   LogicalResult add(plan::KernelOp op) {
     auto kernel = std::make_unique<KernelT>();
     kernel->symbol = op.getSymName();
-    auto image = images.find(op.getImageAttr().getAttr());
-    if (image == images.end())
-      return invalid(op) << "the image must stand before its kernels";
-    kernel->image = image->second;
+    kernel->image = images[op.getImageAttr().getAttr()];
     if (op.getGroups() > std::numeric_limits<uint32_t>::max())
       return invalid(op) << "a kernel has fewer than 2^32 groups";
     kernel->groups = op.getGroups();
@@ -162,11 +161,8 @@ struct Writer {
       return operand;
     }
     if (auto get = value.getDefiningOp<plan::GetWeightOp>()) {
-      auto weight = weights.find(get.getWeightAttr().getAttr());
-      if (weight == weights.end())
-        return invalid(user) << "weight " << get.getWeightAttr() << " must stand before the entries";
       operand->space = Space::Weight;
-      operand->index = weight->second;
+      operand->index = weights[get.getWeightAttr().getAttr()];
       return operand;
     }
     ArrayAttr places = value.getDefiningOp<plan::CommandOpInterface>().getPlacesAttr();
@@ -325,6 +321,13 @@ struct Writer {
     return success();
   }
 
+  template <typename Op> LogicalResult addAll() {
+    for (Op op : module.getOps<Op>())
+      if (failed(add(op)))
+        return failure();
+    return success();
+  }
+
   LogicalResult run() {
     mesh = module->getAttrOfType<MeshAttr>(kMeshAttr);
     auto vocabulary = module->getAttrOfType<IntegerAttr>("helix.vocabulary");
@@ -338,16 +341,13 @@ struct Writer {
     artifact.mesh->tpf = mesh.getTpf();
     artifact.vocabulary = vocabulary.getInt();
     artifact.local_vocabulary = llvm::divideCeil(artifact.vocabulary, static_cast<uint64_t>(mesh.ranks()));
-    for (Operation &op : *module.getBody()) {
-      LogicalResult added = llvm::TypeSwitch<Operation *, LogicalResult>(&op)
-                                .Case<plan::WeightOp, plan::ImageOp, plan::KernelOp, plan::EntryOp>(
-                                    [&](auto typed) { return add(typed); })
-                                .Default([](Operation *other) -> LogicalResult {
-                                  return invalid(other) << other->getName() << " is no part of a plan";
-                                });
-      if (failed(added))
-        return failure();
-    }
+    for (Operation &op : *module.getBody())
+      if (!isa<plan::WeightOp, plan::ImageOp, plan::KernelOp, plan::EntryOp>(op))
+        return invalid(&op) << op.getName() << " is no part of a plan; run helix-plan-phase first";
+    // What others refer to first, wherever it stands.
+    if (failed(addAll<plan::WeightOp>()) || failed(addAll<plan::ImageOp>()) || failed(addAll<plan::KernelOp>()) ||
+        failed(addAll<plan::EntryOp>()))
+      return failure();
     sealKernels(artifact);
     return success();
   }

@@ -15,11 +15,12 @@ namespace helix {
 struct HlxPaths {
   std::string weights;  ///< the directory that the files of weights are relative to: the model's
   std::string artifact; ///< the directory that the artifact will lie in
+  std::string output;   ///< the file that it will be, which must not hold weights; empty if it is not known
 };
 
-/// The artifact that a complete plan (`helix-verify-plan`) says. Weight files are named relative to the artifact and are
-/// looked at for their size alone. Nothing, after HLX2054, HLX2057 or HLX2058, if it cannot be written. The same module
-/// and the same relation between the two directories give the same artifact.
+/// The artifact that a complete plan (`helix-verify-plan`) says. Weight files are named relative to the artifact and
+/// are looked at for their size alone. Nothing, after HLX2054 or HLX2057 to HLX2059, if it cannot be written. The same
+/// module and the same relation between the two directories give the same artifact.
 std::optional<artifact::ArtifactT> planToArtifact(mlir::ModuleOp module, const HlxPaths &paths);
 
 } // namespace helix

@@ -38,3 +38,14 @@ def test_every_pass_alone(tmp_path):
     staged = tmp_path / "staged.hlx"
     helix.tool("helix-translate", "--plan-to-hlx", module, "--model-dir", helix.MODELS / "llama-tiny", "-o", staged)
     assert staged.read_bytes() == whole.read_bytes()
+
+
+def test_through_a_pipe(tmp_path):
+    """The README's pipe: the three tools, standard input and output between them."""
+    whole, piped = tmp_path / "model.hlx", tmp_path / "piped.hlx"
+    helix.tool("helix-compile", helix.model("llama-tiny"), "-o", whole, "--kvp", 4, "--tpa", 2, "--max-context", 256)
+    imported = helix.tool("helix-translate", "--import-onnx", helix.model("llama-tiny"), "--max-context", 256).stdout
+    plan = helix.tool("helix-opt", "--helix-model-phase=kvp=4 tpa=2", "--helix-spmd-phase", "--helix-plan-phase",
+                      "--mlir-print-debuginfo", stdin=imported).stdout
+    helix.tool("helix-translate", "--plan-to-hlx", "--model-dir", helix.MODELS / "llama-tiny", "-o", piped, stdin=plan)
+    assert piped.read_bytes() == whole.read_bytes()

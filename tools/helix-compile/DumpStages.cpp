@@ -34,8 +34,8 @@ void DumpStages::dump(ModuleOp module, StringRef stage) {
   if (!error)
     return;
   failed = true;
-  emitError(UnknownLoc::get(module.getContext()))
-      << errorPrefix(ErrorCode::DumpUnwritable) << "cannot write '" << path << "': " << llvm::toString(std::move(error));
+  emitError(UnknownLoc::get(module.getContext())) << errorPrefix(ErrorCode::DumpUnwritable) << "cannot write '" << path
+                                                  << "': " << llvm::toString(std::move(error));
 }
 
 void DumpStages::runAfterPass(Pass *pass, Operation *op) {

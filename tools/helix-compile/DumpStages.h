@@ -16,9 +16,10 @@ public:
 
   /// Makes the directory; emits HLX5031 if that fails.
   mlir::LogicalResult prepare(mlir::MLIRContext *context);
-  /// Writes the next file; emits HLX5031 if that fails, once.
+  /// Writes the next file. The first that fails emits HLX5031 and is the last.
   void dump(mlir::ModuleOp module, llvm::StringRef stage);
   void runAfterPass(mlir::Pass *pass, mlir::Operation *op) override;
+  bool hasFailed() const { return failed; }
 
 private:
   std::string directory;

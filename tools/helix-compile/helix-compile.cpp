@@ -145,9 +145,9 @@ void summarise(const helix::artifact::ArtifactT &artifact, StringRef output) {
                << "), " << artifact.weights.size() << " weights, " << artifact.kernels.size()
                << " generated kernels in " << code << " bytes\n";
   for (const auto &entry : artifact.entries)
-    llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": batch " << entry->batch
-                 << ", tokens " << entry->tokens << ", " << entry->commands.size() << " commands, arenas of "
-                 << entry->device_bytes << " + " << entry->comm_bytes << " bytes\n";
+    llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": batch " << entry->batch << ", tokens "
+                 << entry->tokens << ", " << entry->commands.size() << " commands, arenas of " << entry->device_bytes
+                 << " + " << entry->comm_bytes << " bytes\n";
 }
 
 LogicalResult compile(const Options &options, TimingScope &timing) {
@@ -183,20 +183,22 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
     return failure();
   pm.enableTiming(timing);
   helix::buildHelixPipeline(pm, pipeline);
+  helix::DumpStages *dumps = nullptr;
   if (!options.dumpDir.empty()) {
-    auto dumps = std::make_unique<helix::DumpStages>(options.dumpDir);
+    auto owned = std::make_unique<helix::DumpStages>(options.dumpDir);
+    dumps = owned.get();
     if (failed(dumps->prepare(&context)))
       return failure();
     dumps->dump(*module, "import");
-    pm.addInstrumentation(std::move(dumps));
+    pm.addInstrumentation(std::move(owned));
   }
-  if (failed(pm.run(*module)))
+  if (failed(pm.run(*module)) || (dumps && dumps->hasFailed()))
     return failure();
 
   TimingScope scope = timing.nest("write");
   StringRef directory = llvm::sys::path::parent_path(output);
   std::optional<helix::artifact::ArtifactT> artifact = helix::planToArtifact(
-      *module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str()});
+      *module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str(), output});
   if (!artifact)
     return failure();
   helix::artifact::Error error;

@@ -6,6 +6,8 @@
 #include "lib/Translate/HlxToText.h"
 #include "tools/helix-translate/Modes.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Parser/Parser.h"
 
@@ -37,7 +39,9 @@ LogicalResult fail(const helix::artifact::Error &error) {
 
 LogicalResult helix::translate::planToHlxMode(StringRef input, StringRef outputPath, raw_ostream &output) {
   DialectRegistry registry;
-  registry.insert<HelixDialect, plan::PlanDialect>();
+  // A module of an earlier level is read too, and refused with what it lacks.
+  registry.insert<HelixDialect, plan::PlanDialect, arith::ArithDialect, func::FuncDialect, math::MathDialect,
+                  tensor::TensorDialect>();
   MLIRContext context(registry, MLIRContext::Threading::DISABLED);
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);
@@ -48,7 +52,7 @@ LogicalResult helix::translate::planToHlxMode(StringRef input, StringRef outputP
   if (directory.empty())
     directory = llvm::sys::path::parent_path(outputPath).str();
   std::optional<artifact::ArtifactT> artifact =
-      planToArtifact(*module, {modelDirectory, directory.empty() ? "." : directory});
+      planToArtifact(*module, {modelDirectory, directory.empty() ? "." : directory, outputPath.str()});
   if (!artifact)
     return failure();
   artifact::Error error;

@@ -1,7 +1,9 @@
 //===- helix-translate.cpp - Between Helix and other formats ---------------===//
+#include "helix/Errors.h"
 #include "tools/helix-translate/Modes.h"
 
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FileUtilities.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/WithColor.h"
@@ -29,11 +31,18 @@ int main(int argc, char **argv) {
   cl::opt<const Mode *> mode(cl::desc("What to translate:"), cl::Required, category);
   for (const Mode &known : kModes)
     mode.getParser().addLiteralOption(known.flag, &known, known.description);
-  cl::opt<std::string> input(cl::Positional, cl::desc("<input file>"), cl::Required);
+  cl::opt<std::string> input(cl::Positional, cl::desc("<input file; standard input if -, for a plan>"), cl::init("-"));
   cl::opt<std::string> outputPath("o", cl::desc("Output file; standard output if -"), cl::value_desc("file"),
                                   cl::init("-"), category);
   cl::HideUnrelatedOptions(helix::translate::optionCategory);
   cl::ParseCommandLineOptions(argc, argv, "Helix: translate between formats\n");
+
+  if (input != "-" && outputPath != "-" && llvm::sys::fs::equivalent(input, outputPath)) {
+    llvm::WithColor::error(llvm::errs(), "helix-translate")
+        << helix::errorPrefix(helix::ErrorCode::OutputIsInput) << "the output '" << outputPath
+        << "' is the input; write to another file\n";
+    return 1;
+  }
 
   // Written whole or not at all.
   llvm::Error error = llvm::writeToOutput(outputPath, [&](llvm::raw_ostream &output) {
