@@ -11,6 +11,8 @@ add_library(helix_mlir INTERFACE)
 target_include_directories(helix_mlir SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
 target_compile_options(helix_mlir INTERFACE -fno-exceptions -fno-rtti)
 target_link_libraries(helix_mlir INTERFACE helix_flags MLIR LLVM)
+# Debian's LLVM is built with NDEBUG, and classes in its headers (Statistic) have another layout without it.
+target_compile_definitions(helix_mlir INTERFACE $<$<NOT:$<CONFIG:Release>>:NDEBUG>)
 if(HELIX_SANITIZE)
   # The vptr check needs RTTI, which LLVM is built without.
   target_compile_options(helix_mlir INTERFACE -fno-sanitize=vptr)

@@ -17,9 +17,8 @@ void HelixDialect::registerTypes() {
       >();
 }
 
-LogicalResult KVType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t slots, int64_t heads,
-                             int64_t keyDim, int64_t valueDim, Type element, int64_t block, int64_t kvp,
-                             int64_t capacity) {
+LogicalResult KVType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t slots, int64_t heads, int64_t keyDim,
+                             int64_t valueDim, Type element, int64_t block, int64_t kvp, int64_t capacity) {
   for (int64_t size : {slots, heads, keyDim, valueDim, block, kvp, capacity})
     if (size < 1 || size > (int64_t{1} << 40))
       return emitError() << "every size of a KV cache is from 1 to 2^40, but one is " << size;

@@ -37,8 +37,7 @@ LogicalResult verifyQuery(Operation *op, Value q, KVType cache, Value past, Valu
   if (shape[0] != cache.getSlots())
     return op->emitOpError() << "has " << shape[0] << " sequences, but the cache has " << cache.getSlots() << " slots";
   if (shape[3] != cache.getKeyDim())
-    return op->emitOpError() << "query width is " << shape[3] << ", but the cache's key width is "
-                             << cache.getKeyDim();
+    return op->emitOpError() << "query width is " << shape[3] << ", but the cache's key width is " << cache.getKeyDim();
   if (shape[2] % cache.getHeads() != 0)
     return op->emitOpError() << shape[2] << " query heads do not divide into groups over " << cache.getHeads()
                              << " KV heads";
@@ -76,11 +75,12 @@ LogicalResult WeightOp::verify() {
     return emitOpError() << "needs a window offset and size per dimension of " << stored;
   for (int64_t d = 0; d < rank; ++d)
     if (offset[d] < 0 || size[d] < 1 || offset[d] > stored.getDimSize(d) - size[d])
-      return emitOpError() << "window [" << offset[d] << ", +" << size[d] << ") is not inside dimension " << d
-                           << " of " << stored;
+      return emitOpError() << "window [" << offset[d] << ", +" << size[d] << ") is not inside dimension " << d << " of "
+                           << stored;
   if (!getSlice()) {
     if (local.getShape() != ArrayRef<int64_t>(size))
-      return emitOpError() << "has shape " << local << ", but its window is " << RankedTensorType::get(size, local.getElementType());
+      return emitOpError() << "has shape " << local << ", but its window is "
+                           << RankedTensorType::get(size, local.getElementType());
     return success();
   }
   if (static_cast<int64_t>(getSlice()->size()) != rank)

@@ -1,7 +1,7 @@
 //===- Costs.cpp - What each command costs, as coefficients ----------------===//
 //
-// Bytes count each operand and result once, as if caches held what a command reads twice: decode streams its weights and
-// its KV cache, all else is small.
+// Bytes count each operand and result once, as if caches held what a command reads twice: decode streams its weights
+// and its KV cache, all else is small.
 //
 //===-----------------------------------------------------------------------===//
 #include "dialects/Plan/Plan.h"
@@ -52,7 +52,8 @@ Cost PartialAttentionOp::getCost() {
 Cost MergeAttentionOp::getCost() {
   double rows = double(getBatch()) * getTokens() * getHeads();
   // Per peer: a product and a sum per element.
-  return {.bytes = total((*this)->getOperands()) + total(getResult()), .flops = 2.0 * getPeers() * rows * getValueDim()};
+  return {.bytes = total((*this)->getOperands()) + total(getResult()),
+          .flops = 2.0 * getPeers() * rows * getValueDim()};
 }
 
 Cost LastTokenOp::getCost() { return {.bytes = 2 * total(getResult())}; }

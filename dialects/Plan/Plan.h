@@ -14,8 +14,8 @@
 #include "dialects/Plan/PlanAttrs.h.inc"
 
 namespace helix::plan {
-/// Cost of a command: `x + xPerQuery q + xPerCached s + xPerQueryCached q s`, in bytes of memory traffic and FLOPs; q is
-/// the number of used query tokens of the batch, s the cached tokens of the rank per sequence.
+/// Cost of a command: `x + xPerQuery q + xPerCached s + xPerQueryCached q s`, in bytes of memory traffic and FLOPs; q
+/// is the number of used query tokens of the batch, s the cached tokens of the rank per sequence.
 struct Cost {
   double bytes = 0, bytesPerQuery = 0, bytesPerCached = 0, bytesPerQueryCached = 0;
   double flops = 0, flopsPerQuery = 0, flopsPerCached = 0, flopsPerQueryCached = 0;

@@ -76,8 +76,8 @@ def Plan_EntryOp : Plan_Op<"entry", [Symbol, IsolatedFromAbove, SingleBlock]> {
     }
     ```
   }];
-  let arguments = (ins SymbolNameAttr:$sym_name, Helix_EntryAttr:$signature, OptionalAttr<Plan_NonNegative>:$device_bytes,
-                       OptionalAttr<Plan_NonNegative>:$comm_bytes);
+  let arguments = (ins SymbolNameAttr:$sym_name, Helix_EntryAttr:$signature,
+                       OptionalAttr<Plan_NonNegative>:$device_bytes, OptionalAttr<Plan_NonNegative>:$comm_bytes);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = "$sym_name $signature attr-dict-with-keyword custom<EntryBody>($body)";
   let hasVerifier = 1;
@@ -141,7 +141,7 @@ def Plan_KVAppendOp : Plan_Command<"kv_append", [AllTypesMatch<["cache", "result
 }
 
 def Plan_PartialAttentionOp : Plan_Command<"partial_attention"> {
-  let summary = "Attention over the rank's cached tokens → send [kvp, batch, tokens, padded_heads / kvp, value_dim + 1]";
+  let summary = "Attention over the cached tokens → send [kvp, batch, tokens, padded_heads / kvp, value_dim + 1]";
   let arguments = !con((ins Plan_Floats:$q, Helix_KVType:$cache, Plan_Lengths:$past, Plan_Lengths:$q_len,
                             Plan_Size:$batch, Plan_Size:$tokens, Plan_Size:$heads, Plan_Size:$padded_heads,
                             F64Attr:$scale), common);

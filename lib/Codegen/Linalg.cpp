@@ -15,8 +15,8 @@ namespace {
 using Iterator = utils::IteratorType;
 
 InFlightDiagnostic unsupported(Operation *op) {
-  return op->emitError(errorPrefix(ErrorCode::KernelUnsupported)) << "cannot generate code for " << op->getName()
-                                                                  << ": ";
+  return op->emitError(errorPrefix(ErrorCode::KernelUnsupported))
+         << "cannot generate code for " << op->getName() << ": ";
 }
 
 RankedTensorType tensorOf(Value value) { return cast<RankedTensorType>(value.getType()); }
@@ -48,7 +48,9 @@ struct Lowering {
   explicit Lowering(func::FuncOp kernel) : kernel(kernel), builder(kernel.getContext()) {}
 
   AffineExpr dim(unsigned d) { return builder.getAffineDimExpr(d); }
-  AffineMap map(unsigned dims, ArrayRef<AffineExpr> exprs) { return AffineMap::get(dims, 0, exprs, builder.getContext()); }
+  AffineMap map(unsigned dims, ArrayRef<AffineExpr> exprs) {
+    return AffineMap::get(dims, 0, exprs, builder.getContext());
+  }
 
   /// A run of elementwise ops of one shape as one op.
   void elementwise(ArrayRef<Operation *> run) {
@@ -87,8 +89,7 @@ struct Lowering {
             state.addAttributes(op->getAttrs());
             scalars[op->getResult(0)] = b.create(state)->getResult(0);
           }
-          linalg::YieldOp::create(b, loc,
-                                  llvm::map_to_vector(results, [&](Value result) { return scalars[result]; }));
+          linalg::YieldOp::create(b, loc, llvm::map_to_vector(results, [&](Value result) { return scalars[result]; }));
         });
     cost.flops += double(type.getNumElements()) * run.size();
     for (auto [result, replacement] : llvm::zip(results, generic.getResults()))
@@ -170,12 +171,13 @@ struct Lowering {
     Value init = 2 * r == type.getDimSize(3) ? empty(builder, loc, type.getShape(), type.getElementType()) : op.getX();
     auto rotated = linalg::GenericOp::create(
         builder, loc, TypeRange(type), ValueRange{op.getX(), op.getX(), rows.getResult(0), rows.getResult(1), sides},
-        init, {map(5, {b, t, h, self}), map(5, {b, t, h, partner}), map(5, {b, t, i}), map(5, {b, t, i}), map(5, s),
-               map(5, {b, t, h, self})},
+        init,
+        {map(5, {b, t, h, self}), map(5, {b, t, h, partner}), map(5, {b, t, i}), map(5, {b, t, i}), map(5, s),
+         map(5, {b, t, h, self})},
         SmallVector<Iterator>(5, Iterator::parallel), [](OpBuilder &b, Location loc, ValueRange arguments) {
           Value side = linalg::IndexOp::create(b, loc, 3);
-          Value isFirst = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, side,
-                                                arith::ConstantIndexOp::create(b, loc, 0));
+          Value isFirst =
+              arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, side, arith::ConstantIndexOp::create(b, loc, 0));
           Value sign = arith::SelectOp::create(b, loc, isFirst, constant(b, loc, -1), constant(b, loc, 1));
           Value own = arith::MulFOp::create(b, loc, arguments[0], arguments[2]);
           Value sin = arith::MulFOp::create(b, loc, arguments[3], sign);
@@ -233,9 +235,8 @@ struct Lowering {
       return failure();
     // Tables of angles are read by row; every other operand whole.
     for (BlockArgument argument : kernel.getArguments())
-      if (!llvm::all_of(argument.getUses(), [](OpOperand &use) {
-            return isa<RopeOp>(use.getOwner()) && use.getOperandNumber() > 0;
-          }))
+      if (!llvm::all_of(argument.getUses(),
+                        [](OpOperand &use) { return isa<RopeOp>(use.getOwner()) && use.getOperandNumber() > 0; }))
         cost.bytes += 4.0 * tensorOf(argument).getNumElements();
     for (Type type : kernel.getResultTypes())
       cost.bytes += 4.0 * cast<RankedTensorType>(type).getNumElements();
@@ -250,8 +251,8 @@ struct Lowering {
       if (isa<arith::ConstantOp>(op))
         continue;
       bool joins = isElementwise(&op) &&
-                   (elementwiseRun.empty() || tensorOf(elementwiseRun.front()->getResult(0)).getShape() ==
-                                                  tensorOf(op.getResult(0)).getShape());
+                   (elementwiseRun.empty() ||
+                    tensorOf(elementwiseRun.front()->getResult(0)).getShape() == tensorOf(op.getResult(0)).getShape());
       if (!joins)
         flush();
       if (auto rmsNorm = dyn_cast<RMSNormOp>(op))

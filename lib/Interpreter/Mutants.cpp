@@ -62,7 +62,7 @@ static bool startsBlock(KVType type, int64_t position) { return position % type.
 
 /// Appends token by token where `places` says: the places of a rank's cache that a position is written to.
 static OpFunction appendTo(Places places) {
-  return [places](Operation *op, ArrayRef<RankValues> operands, Machine &machine) -> FailureOr<RankValues> {
+  return [places](Operation *, ArrayRef<RankValues> operands, Machine &machine) -> FailureOr<RankValues> {
     RankValues result;
     for (int64_t rank = 0; rank < machine.ranks(); ++rank) {
       const Tensor &key = *operands[0][rank].tensor, &value = *operands[1][rank].tensor;

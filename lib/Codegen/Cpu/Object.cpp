@@ -3,8 +3,8 @@
 
 #include "helix/Errors.h"
 
-#include "mlir/Target/LLVMIR/Export.h"
 #include "lld/Common/Driver.h"
+#include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/IR/LegacyPassManager.h"
@@ -122,9 +122,9 @@ FailureOr<std::string> link(ModuleOp module, StringRef object) {
   }
   std::string messages;
   llvm::raw_string_ostream log(messages);
-  const char *arguments[] = {"ld.lld",          "-shared", "--no-undefined", "--build-id=none", "--hash-style=gnu",
-                             "--strip-all",     "--threads=1", "-z",         "noexecstack",     "-o",
-                             output.c_str(),    input.c_str()};
+  const char *arguments[] = {"ld.lld",           "-shared",     "--no-undefined", "--build-id=none",
+                             "--hash-style=gnu", "--strip-all", "--threads=1",    "-z",
+                             "noexecstack",      "-o",          output.c_str(),   input.c_str()};
   CommandLineShield shield;
   lld::Result result = lld::lldMain(arguments, log, log, {{lld::Gnu, &lld::elf::link}});
   if (result.retCode != 0) {
@@ -154,10 +154,7 @@ FailureOr<std::string> emitSharedObject(ModuleOp module, const CpuOptions &optio
   code->setTargetTriple(machine->getTargetTriple());
   code->setDataLayout(machine->createDataLayout());
   for (llvm::Function &function : *code)
-    if (!function.isDeclaration()) {
-      function.addFnAttr(llvm::Attribute::NoUnwind); // no unwinding tables
-      function.addFnAttr("no-builtins");
-    }
+    function.addFnAttr(llvm::Attribute::NoUnwind); // no unwinding tables
   optimize(*code, *machine);
 
   SmallString<0> object;

@@ -19,10 +19,10 @@ using namespace mlir;
 namespace helix::codegen {
 namespace {
 
-constexpr int64_t kLanes = 16;            ///< elements of a vector of an elementwise op
-constexpr int64_t kSumLanes = 32;         ///< partial sums of a reduction: enough to hide the latency of an addition
-constexpr int64_t kMaxGroups = 64;        ///< groups of rows that may run in parallel
-constexpr int64_t kMaxScratch = 1 << 19;  ///< bytes of stack that a kernel may take for values between its ops
+constexpr int64_t kLanes = 16;           ///< elements of a vector of an elementwise op
+constexpr int64_t kSumLanes = 32;        ///< partial sums of a reduction: enough to hide the latency of an addition
+constexpr int64_t kMaxGroups = 64;       ///< groups of rows that may run in parallel
+constexpr int64_t kMaxScratch = 1 << 19; ///< bytes of stack that a kernel may take for values between its ops
 
 /// Bytes of a tensor: a flat buffer, and the distance in elements between neighbours along each dimension.
 struct Buffer {
@@ -137,8 +137,8 @@ struct Emitter {
       return known;
     auto argument = cast<BlockArgument>(value);
     const Buffer &buffer = bufferOf(argument);
-    return uniform[value] = memref::LoadOp::create(builder, loc, buffer.memory,
-                                                   address(linear(buffer, mapOf(argument))));
+    return uniform[value] =
+               memref::LoadOp::create(builder, loc, buffer.memory, address(linear(buffer, mapOf(argument))));
   }
 
   Value vectorOf(Value value) {
@@ -231,8 +231,7 @@ struct Emitter {
       return failure();
     for (auto [i, yielded] : llvm::enumerate(op.getBody()->getTerminator()->getOperands())) {
       const Buffer &buffer = buffers[op.getResult(i)];
-      storeVector(vectorOf(yielded), buffer.memory,
-                  linear(buffer, op.getMatchingIndexingMap(op.getDpsInitOperand(i))));
+      storeVector(vectorOf(yielded), buffer.memory, linear(buffer, op.getMatchingIndexingMap(op.getDpsInitOperand(i))));
     }
     return success();
   }
@@ -281,8 +280,8 @@ struct Emitter {
       FailureOr<Value> added = addends(index(whole), extent - whole);
       if (failed(added))
         return failure();
-      Value padded = vector::InsertStridedSliceOp::create(builder, loc, *added, zeros, ArrayRef<int64_t>{0},
-                                                          ArrayRef<int64_t>{1});
+      Value padded =
+          vector::InsertStridedSliceOp::create(builder, loc, *added, zeros, ArrayRef<int64_t>{0}, ArrayRef<int64_t>{1});
       sums = arith::AddFOp::create(builder, loc, sums, padded);
     }
     for (int64_t half = kSumLanes / 2; half > 0; half /= 2) {
@@ -387,9 +386,8 @@ struct Emitter {
   FailureOr<int64_t> run() {
     MLIRContext *context = builder.getContext();
     auto pointer = LLVM::LLVMPointerType::get(context);
-    auto function = func::FuncOp::create(
-        builder, loc, kernel.getName(),
-        builder.getFunctionType({pointer, pointer, builder.getI64Type()}, {}));
+    auto function = func::FuncOp::create(builder, loc, kernel.getName(),
+                                         builder.getFunctionType({pointer, pointer, builder.getI64Type()}, {}));
     Block *entry = function.addEntryBlock();
     builder.setInsertionPointToStart(entry);
 

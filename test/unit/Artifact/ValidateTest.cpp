@@ -118,6 +118,8 @@ TEST(Validate, Entries) {
   EXPECT_REFUSED("logits", a.entries[0]->logits_operand->space = Space::Weight);
   EXPECT_REFUSED("arena", a.entries[0]->device_bytes = uint64_t(1) << 50);
   EXPECT_REFUSED("inside", a.entries[0]->device_bytes = 64);
+  EXPECT_REFUSED("inside", a.entries[0]->device_bytes = 0);
+  EXPECT_REFUSED("inside", a.entries[0]->comm_bytes = 0);
 }
 
 TEST(Validate, OperandsLieInTheirSpaces) {

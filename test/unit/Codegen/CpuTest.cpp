@@ -139,7 +139,8 @@ TEST(Cpu, AddThenRmsNormWithTwoResults) {
                    ") { %h = arith.addf %x, %r : " + x + " %y = helix.rms_norm %h, %s {epsilon = 1.0e-06 : f64} : " +
                    x + ", " + s + " return %h, %y : " + x + ", " + x + " }");
     int64_t rows = batch * tokens;
-    Floats a = randomFloats(rows * width, 1, 3), b = randomFloats(rows * width, 1, 4), scale = randomFloats(width, 1, 5);
+    Floats a = randomFloats(rows * width, 1, 3), b = randomFloats(rows * width, 1, 4),
+           scale = randomFloats(width, 1, 5);
     Output h(rows * width), y(rows * width);
     kernels.run(0, {a.data(), b.data(), scale.data(), h.data(), y.data()});
     h.expectGuards();
@@ -157,9 +158,10 @@ TEST(Cpu, AddThenRmsNormWithTwoResults) {
 }
 
 std::string siluText(const std::string &x) {
-  return "func.func private @gate(%g: " + x + ", %u: " + x + ") -> " + x + " { %one = arith.constant dense<1.0> : " + x +
-         " %n = arith.negf %g : " + x + " %e = math.exp %n : " + x + " %d = arith.addf %one, %e : " + x +
-         " %s = arith.divf %g, %d : " + x + " %y = arith.mulf %s, %u : " + x + " return %y : " + x + " }";
+  return "func.func private @gate(%g: " + x + ", %u: " + x + ") -> " + x +
+         " { %one = arith.constant dense<1.0> : " + x + " %n = arith.negf %g : " + x + " %e = math.exp %n : " + x +
+         " %d = arith.addf %one, %e : " + x + " %s = arith.divf %g, %d : " + x + " %y = arith.mulf %s, %u : " + x +
+         " return %y : " + x + " }";
 }
 
 TEST(Cpu, SiluTimesUp) {
@@ -215,14 +217,16 @@ struct RopeSizes {
 
 TEST(Cpu, Rope) {
   for (bool interleaved : {false, true})
-    for (auto [batch, tokens, heads, dim, pairs, positions] :
-         {RopeSizes{1, 1, 2, 16, 8, 64}, {3, 4, 3, 80, 40, 50}, {2, 17, 1, 64, 16, 40}, {1, 2, 5, 6, 3, 9},
-          {2, 1, 2, 10, 1, 7}}) {
+    for (auto [batch, tokens, heads, dim, pairs, positions] : {RopeSizes{1, 1, 2, 16, 8, 64},
+                                                               {3, 4, 3, 80, 40, 50},
+                                                               {2, 17, 1, 64, 16, 40},
+                                                               {1, 2, 5, 6, 3, 9},
+                                                               {2, 1, 2, 10, 1, 7}}) {
       std::string x = shape({batch, tokens, heads, dim}), table = shape({positions, pairs});
       std::string past = shape({batch}, "i32");
       Loaded kernels("func.func private @rope(%x: " + x + ", %c: " + table + ", %s: " + table + ", %p: " + past +
-                     ") -> " + x + " { %y = helix.rope %x, %c, %s, %p " + (interleaved ? "{interleaved} " : "") +
-                     ": " + x + ", " + table + ", " + past + " return %y : " + x + " }");
+                     ") -> " + x + " { %y = helix.rope %x, %c, %s, %p " + (interleaved ? "{interleaved} " : "") + ": " +
+                     x + ", " + table + ", " + past + " return %y : " + x + " }");
       size_t size = batch * tokens * heads * dim;
       Floats in = randomFloats(size, 1, 8), cos(positions * pairs), sin(positions * pairs);
       for (int64_t p = 0; p < positions; ++p)
@@ -268,7 +272,8 @@ TEST(Cpu, NormPerHeadThenRope) {
   kernels.run(0, {in.data(), scale.data(), cos.data(), sin.data(), &past, out.data()});
   out.expectGuards();
   for (int64_t row = 0; row < kTokens * kHeads; ++row) {
-    const float *head = &in[row * kDim], *c = &cos[(past + row / kHeads) * kPairs], *s = &sin[(past + row / kHeads) * kPairs];
+    const float *head = &in[row * kDim], *c = &cos[(past + row / kHeads) * kPairs],
+                *s = &sin[(past + row / kHeads) * kPairs];
     double sum = 0;
     for (int64_t i = 0; i < kDim; ++i)
       sum += double(head[i]) * head[i];
@@ -310,6 +315,11 @@ TEST(Cpu, ImagesAreReproducibleAndNeedNothing) {
       %y = helix.rope %x, %c, %s, %p {interleaved} : tensor<2x3x4x24xf32>, tensor<8x6xf32>, tensor<2xi32>
       return %y : tensor<2x3x4x24xf32>
     }
+    func.func private @copies(%x: tensor<1x1x64x512xf32>, %c: tensor<8x4xf32>, %s: tensor<8x4xf32>, %p: tensor<1xi32>)
+        -> tensor<1x1x64x512xf32> {
+      %y = helix.rope %x, %c, %s, %p : tensor<1x1x64x512xf32>, tensor<8x4xf32>, tensor<1xi32>
+      return %y : tensor<1x1x64x512xf32>
+    }
     func.func private @activations(%x: tensor<2x3x4096xf32>) -> (tensor<2x3x4096xf32>, tensor<2x3x4096xf32>) {
       %a = math.exp %x : tensor<2x3x4096xf32>
       %b = math.tanh %a : tensor<2x3x4096xf32>
@@ -322,8 +332,8 @@ TEST(Cpu, ImagesAreReproducibleAndNeedNothing) {
     Loaded first(text, features), second(text, features);
     ASSERT_FALSE(first.image.code.empty());
     EXPECT_EQ(first.image.code, second.image.code);
-    auto object = cantFail(llvm::object::ObjectFile::createObjectFile(
-        llvm::MemoryBufferRef(first.image.code, "image"), llvm::file_magic::elf_shared_object));
+    auto object = cantFail(llvm::object::ObjectFile::createObjectFile(llvm::MemoryBufferRef(first.image.code, "image"),
+                                                                      llvm::file_magic::elf_shared_object));
     auto *elf = llvm::cast<llvm::object::ELFObjectFileBase>(object.get());
     std::vector<std::string> exported;
     for (llvm::object::ELFSymbolRef symbol : elf->getDynamicSymbolIterators()) {
@@ -333,8 +343,46 @@ TEST(Cpu, ImagesAreReproducibleAndNeedNothing) {
       exported.push_back(name);
     }
     llvm::sort(exported);
-    EXPECT_EQ(exported, (std::vector<std::string>{"activations", "norm", "rope"}));
+    EXPECT_EQ(exported, (std::vector<std::string>{"activations", "copies", "norm", "rope"}));
   }
+}
+
+TEST(Cpu, WiderVectorsGiveTheSameBits) {
+  if (!__builtin_cpu_supports("x86-64-v4"))
+    GTEST_SKIP() << "this processor has no AVX-512";
+  std::string text = siluText(shape({1, 3, 101})) + R"(
+    func.func private @norm(%x: tensor<1x3x101xf32>, %s: tensor<101xf32>) -> tensor<1x3x101xf32> {
+      %y = helix.rms_norm %x, %s {epsilon = 1.0e-05 : f64} : tensor<1x3x101xf32>, tensor<101xf32>
+      return %y : tensor<1x3x101xf32>
+    })";
+  Floats a = randomFloats(303, 4, 17), b = randomFloats(303, 1, 18), results[2][2];
+  for (int wide : {0, 1}) {
+    Loaded kernels(text, wide ? "x86-64-v4" : "x86-64-v3");
+    for (int i : {0, 1}) {
+      results[wide][i].resize(303);
+      kernels.run(i, {a.data(), b.data(), results[wide][i].data()});
+    }
+  }
+  EXPECT_EQ(results[0][0], results[1][0]);
+  EXPECT_EQ(results[0][1], results[1][1]);
+}
+
+TEST(Cpu, GroupsPartTheRows) {
+  constexpr size_t kRows = 150, kWidth = 20;
+  Loaded kernels(siluText(shape({1, kRows, kWidth})));
+  Floats gate = randomFloats(kRows * kWidth, 1, 15), up = randomFloats(kRows * kWidth, 1, 16);
+  ASSERT_TRUE(kernels.library);
+  auto kernel = reinterpret_cast<Kernel>(dlsym(kernels.library, "gate"));
+  std::vector<int> writers(kRows);
+  for (int64_t group = 0; group < kernels.image.kernels[0].groups; ++group) {
+    Output out(kRows * kWidth);
+    void *buffers[] = {gate.data(), up.data(), out.data()};
+    kernel(buffers, nullptr, group);
+    out.expectGuards();
+    for (size_t row = 0; row < kRows; ++row)
+      writers[row] += out[row * kWidth] != -12345.f;
+  }
+  EXPECT_EQ(writers, std::vector<int>(kRows, 1));
 }
 
 TEST(Cpu, OneKernelForManyRowsHasGroups) {
