@@ -12,10 +12,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Whether a line of tokens is begun. */
+static int inLine = 0;
+
 /* Every call returns 0 or the number of an error. */
 static void check(helix_status status) {
   if (status == 0)
     return;
+  if (inLine)
+    printf("\n");
+  fflush(stdout);
   fprintf(stderr, "%s\n", helix_last_error());
   exit(1);
 }
@@ -37,6 +43,8 @@ int main(int argc, char **argv) {
   if (argc < 4)
     usage();
   int64_t tokens = number(argv[2]);
+  if (tokens < 0)
+    usage();
   size_t count = (size_t)argc - 3;
   int64_t *prompt = malloc(count * sizeof(*prompt));
   if (!prompt)
@@ -65,6 +73,7 @@ int main(int argc, char **argv) {
     check(helix_sample(session, slot, NULL, &id));
     printf(i == 0 ? "%" PRId64 : " %" PRId64, id);
     fflush(stdout);
+    inLine = 1;
     if (i + 1 == tokens)
       break;
     feed.ids = &id;
@@ -72,6 +81,7 @@ int main(int argc, char **argv) {
     check(helix_decode(session, &feed, 1));
   }
   printf("\n");
+  inLine = 0;
   check(helix_release(session, slot));
   helix_close(session);
   free(prompt);

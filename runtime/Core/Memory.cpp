@@ -163,4 +163,8 @@ std::string formatBytes(uint64_t bytes) {
   return text;
 }
 
+std::string counted(uint64_t count, const char *noun) {
+  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
 } // namespace helix

@@ -48,6 +48,9 @@ uint64_t availableMemory();
 /// "1.5 GiB", "640 B".
 std::string formatBytes(uint64_t bytes);
 
+/// "1 rank", "2 ranks".
+std::string counted(uint64_t count, const char *noun);
+
 } // namespace helix
 
 #endif // HELIX_RUNTIME_CORE_MEMORY_H

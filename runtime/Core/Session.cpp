@@ -46,9 +46,10 @@ uint32_t Session::entryIndex(artifact::EntryKind kind) const {
   for (uint32_t i = 0; i < file->entries()->size(); ++i)
     if (file->entries()->Get(i)->kind() == kind)
       return i;
-  throw Error(ErrorCode::EntryMissing, std::string("the artifact has no ") +
-                                           (kind == artifact::EntryKind::Decode ? "decode" : "prefill") +
-                                           " entry; compile the model with one");
+  throw Error(ErrorCode::EntryMissing,
+              std::string("the artifact has no ") + (kind == artifact::EntryKind::Decode
+                                                         ? "decode entry; compile the model again"
+                                                         : "prefill entry; compile the model with --prefill-chunk"));
 }
 
 const artifact::Entry *Session::entry(artifact::EntryKind kind) const {
@@ -72,8 +73,8 @@ void Session::checkMemory() const {
     if (__builtin_add_overflow(needed, memory(r).total(), &needed))
       needed = std::numeric_limits<uint64_t>::max();
   if (uint64_t available = availableMemory(); needed > available)
-    throw Error(ErrorCode::MemoryExhausted, std::to_string(ranks()) + " ranks need " + formatBytes(needed) + ", " +
-                                                formatBytes(available) +
+    throw Error(ErrorCode::MemoryExhausted, counted(ranks(), "rank") + (ranks() == 1 ? " needs " : " need ") +
+                                                formatBytes(needed) + ", " + formatBytes(available) +
                                                 " are available; compile the model for a shorter context, a smaller "
                                                 "batch or a narrower KV type");
 }
@@ -180,7 +181,7 @@ void Session::checkLoaded() const {
 const Session::Sequence &Session::admitted(uint32_t slot) const {
   if (slot >= slots() || !sequences[slot].used)
     throw Error(ErrorCode::SlotInvalid, slotName(slot) + " holds no sequence; the artifact has " +
-                                            std::to_string(slots()) + " slots, and `admit` gives one");
+                                            counted(slots(), "slot") + ", and `admit` gives one");
   return sequences[slot];
 }
 
@@ -194,7 +195,7 @@ uint32_t Session::admit(uint64_t sequence) {
       sequences[slot] = {true, false, sequence, 0};
       return slot;
     }
-  throw Error(ErrorCode::SlotInvalid, "all " + std::to_string(slots()) + " slots hold sequences; release one first");
+  throw Error(ErrorCode::SlotInvalid, "no slot of " + std::to_string(slots()) + " is free; release one first");
 }
 
 void Session::truncate(uint32_t slot, uint64_t length) {
@@ -304,7 +305,7 @@ void Session::logitsOf(uint32_t slot, uint32_t token, std::span<float> out) cons
   if (!all && token + 1 != lastCounts[slot])
     throw Error(ErrorCode::EntryMissing, "the entry gives the logits of the last token only, those of token " +
                                              std::to_string(token) +
-                                             " of its chunk were not computed; compile the model with all logits");
+                                             " of its chunk were not computed; compile the model with --all-logits");
   size_t row = all ? size_t(slot) * entry.tokens() + token : slot;
   gatherLogits(out, [&](const Executor &rank) { return rank.logits(lastEntry) + row * file->local_vocabulary(); });
 }

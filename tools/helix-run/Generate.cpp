@@ -26,12 +26,18 @@ struct Active {
 class Lines {
 public:
   explicit Lines(size_t count) : tokens(count), done(count) {}
+  ~Lines() {
+    // What failed says so on a line of its own.
+    if (tokens.size() == 1 && !done[0] && !tokens[0].empty())
+      std::printf("\n");
+    std::fflush(stdout);
+  }
 
   void add(size_t prompt, int64_t token) {
     tokens[prompt].push_back(token);
     if (tokens.size() == 1) {
       std::printf("%s%" PRId64, tokens[0].size() == 1 ? "" : " ", token);
-      std::fflush(stdout);
+      flushStdout();
     }
   }
 
@@ -42,7 +48,7 @@ public:
       for (size_t i = 0; tokens.size() != 1 && i < tokens[printed].size(); ++i, separator = " ")
         std::printf("%s%" PRId64, separator, tokens[printed][i]);
       std::printf("\n");
-      std::fflush(stdout);
+      flushStdout();
     }
   }
 
@@ -66,6 +72,7 @@ void generate(Session &session, const Prompts &prompts, const RunOptions &option
   // Chooses the next token of a sequence; false if that ends it.
   auto advance = [&](Active &sequence) {
     auto &tokens = lines.tokens[sequence.prompt];
+    bool full = false;
     if (tokens.size() < options.tokens) {
       sequence.next = session.sample(sequence.slot, options.sampling);
       bool stop = std::find(options.stopIds.begin(), options.stopIds.end(), sequence.next) != options.stopIds.end();
@@ -74,12 +81,15 @@ void generate(Session &session, const Prompts &prompts, const RunOptions &option
       if (!stop && tokens.size() < options.tokens) {
         if (session.length(sequence.slot) < session.capacity())
           return true;
-        std::fprintf(stderr, "prompt %zu ends after %zu tokens: its context of %" PRIu64 " tokens is full\n",
-                     sequence.prompt, tokens.size(), session.capacity());
+        full = true;
       }
     }
     session.release(sequence.slot);
     lines.finish(sequence.prompt);
+    if (full)
+      std::fprintf(stderr, "%s ends after %s: its context of %" PRIu64 " tokens is full\n",
+                   promptName(prompts, sequence.prompt).c_str(), counted(tokens.size(), "token").c_str(),
+                   session.capacity());
     progress.show(++finished, prompts.size());
     return false;
   };
@@ -95,7 +105,7 @@ void generate(Session &session, const Prompts &prompts, const RunOptions &option
     for (; waiting < prompts.size() && session.hasFreeSlot(); ++waiting) {
       uint32_t slot = session.admit(waiting);
       active.push_back({waiting, slot, 0});
-      feeds.push_back({slot, prompts[waiting]});
+      feeds.push_back({slot, prompts[waiting].ids});
     }
     if (!feeds.empty()) {
       Clock::time_point start = Clock::now();

@@ -85,10 +85,10 @@ std::vector<int64_t> parseIntegers(const std::string &path, const std::string &n
     bad("has a damaged header");
   std::string text = bytes.substr(start, length);
   static const std::regex pattern(R"(\{'descr': '<i([48])', 'fortran_order': (?:True|False), )"
-                                  R"('shape': \((?:1, *)?([0-9]{1,18}),?\),? *\} *\n?)");
+                                  R"('shape': \(([0-9]{1,18}),\),? *\} *\n?)");
   std::smatch match;
   if (!std::regex_match(text, match, pattern))
-    bad("is not a row of i64 or i32");
+    bad("is not of one dimension and of type i64 or i32");
   size_t size = match[1] == "8" ? 8 : 4, count = std::stoull(match[2]);
   if ((bytes.size() - start - length) / size != count || (bytes.size() - start - length) % size != 0)
     bad("does not have the bytes of its shape");
@@ -141,6 +141,22 @@ std::vector<std::vector<int64_t>> readNpzIntegers(const std::string &path, const
     if (index < 0)
       break;
     arrays.push_back(parseIntegers(path, name, readEntry(path, archive.get(), zip_uint64_t(index))));
+  }
+  // What was not read must not be taken for read.
+  for (zip_int64_t i = 0, count = zip_get_num_entries(archive.get(), 0); i < count; ++i) {
+    const char *entry = zip_get_name(archive.get(), zip_uint64_t(i), 0);
+    std::string name = entry ? entry : "";
+    if (name.size() <= prefix.size() + 4 || !name.starts_with(prefix) || !name.ends_with(".npy"))
+      continue;
+    name.resize(name.size() - 4);
+    std::string number = name.substr(prefix.size());
+    if (number.find_first_not_of("0123456789") != std::string::npos)
+      continue;
+    bool read =
+        number.size() <= 18 && std::stoull(number) < arrays.size() && std::to_string(std::stoull(number)) == number;
+    if (!read)
+      fail(path, "it has an array '" + name + "' but none '" + prefix + std::to_string(arrays.size()) +
+                     "'; number them from 0 without a gap");
   }
   if (arrays.empty())
     fail(path, "it has no array '" + prefix + "0'");

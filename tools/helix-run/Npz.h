@@ -19,8 +19,8 @@ struct NpzArray {
 /// Writes an uncompressed .npz; the same arrays give the same bytes. Throws NpzInvalid.
 void writeNpz(const std::string &path, const std::vector<NpzArray> &arrays);
 
-/// The arrays <prefix>0, <prefix>1, … of a file, i64 or i32, of one dimension, or of two of which the first is 1.
-/// Throws NpzInvalid.
+/// The arrays <prefix>0, <prefix>1, … of a file, i64 or i32 and of one dimension. Throws NpzInvalid, also
+/// for a gap in the numbers.
 std::vector<std::vector<int64_t>> readNpzIntegers(const std::string &path, const std::string &prefix);
 
 } // namespace helix

@@ -1,12 +1,35 @@
 //===- Report.cpp - What helix-run says on stderr --------------------------===//
 #include "Run.h"
+#include "runtime/Error.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 #include <unistd.h>
 
 namespace helix {
+
+namespace {
+
+constexpr uint32_t kSeparateRanks = 8; // with more, equal ones share a line
+
+std::string rankLine(const Session &session, uint32_t rank) {
+  MemoryNeeds needs = session.memory(rank);
+  return formatBytes(needs.total()) + " = weights " + formatBytes(needs.weights) + " + KV cache " +
+         formatBytes(needs.kv) + " + activations " + formatBytes(needs.arenas) + " + scratch of " +
+         counted(session.threadsOf(rank), "thread") + " " + formatBytes(needs.scratch);
+}
+
+} // namespace
+
+void flushStdout() {
+  if (std::fflush(stdout) != 0)
+    throw Error(ErrorCode::SystemFailure, std::string("cannot write to stdout: ") + std::strerror(errno));
+  if (std::ferror(stdout))
+    throw Error(ErrorCode::SystemFailure, "cannot write to stdout");
+}
 
 Progress::Progress(std::string title) : title(std::move(title)), terminal(::isatty(STDERR_FILENO)) {}
 
@@ -27,15 +50,21 @@ void Progress::show(uint64_t done, uint64_t total) {
 
 void loadWithReport(Session &session) {
   const artifact::Mesh &mesh = *session.artifact().mesh();
-  std::fprintf(stderr, "%u ranks: attention tpa %u x kvp %u, FFN ep %u x tpf %u; %u slots of %" PRIu64 " tokens\n",
-               session.ranks(), mesh.tpa(), mesh.kvp(), mesh.ep(), mesh.tpf(), session.slots(), session.capacity());
+  uint32_t ranks = session.ranks();
+  std::fprintf(stderr, "%s: attention tpa %u x kvp %u, FFN ep %u x tpf %u; %s of %s\n", counted(ranks, "rank").c_str(),
+               mesh.tpa(), mesh.kvp(), mesh.ep(), mesh.tpf(), counted(session.slots(), "slot").c_str(),
+               counted(session.capacity(), "token").c_str());
   uint64_t all = session.sharedMemory();
-  for (uint32_t r = 0; r < session.ranks(); ++r) {
-    MemoryNeeds needs = session.memory(r);
-    all += needs.total();
-    std::fprintf(stderr, "rank %u: %s = weights %s + KV cache %s + activations %s + scratch of %u threads %s\n", r,
-                 formatBytes(needs.total()).c_str(), formatBytes(needs.weights).c_str(), formatBytes(needs.kv).c_str(),
-                 formatBytes(needs.arenas).c_str(), session.threadsOf(r), formatBytes(needs.scratch).c_str());
+  for (uint32_t r = 0; r < ranks; ++r)
+    all += session.memory(r).total();
+  for (uint32_t first = 0, next; first < ranks; first = next) {
+    std::string line = rankLine(session, first);
+    for (next = first + 1; ranks > kSeparateRanks && next < ranks && rankLine(session, next) == line;)
+      ++next;
+    if (next == first + 1)
+      std::fprintf(stderr, "rank %u: %s\n", first, line.c_str());
+    else
+      std::fprintf(stderr, "ranks %u-%u: each %s\n", first, next - 1, line.c_str());
   }
   std::fprintf(stderr, "memory: %s needed, %s available\n", formatBytes(all).c_str(),
                formatBytes(availableMemory()).c_str());

@@ -11,25 +11,46 @@
 
 namespace helix {
 
-using Prompts = std::vector<std::vector<int64_t>>;
+struct Prompt {
+  std::vector<int64_t> ids;
+  std::string source; ///< where it stands, as in "'p.jsonl', line 3"
+};
+using Prompts = std::vector<Prompt>;
 
 struct RunOptions {
   std::string artifact;
   SessionOptions session;
-  std::vector<int64_t> promptIds;
-  std::string promptsFile, inputsFile, outputsFile;
+  std::string promptIds, promptsFile, inputsFile, outputsFile;
   uint32_t tokens = 64;
   Sampling sampling;
   std::vector<int64_t> stopIds;
   bool score = false, benchmark = false;
-  std::optional<uint64_t> decodeFrom;
+  std::optional<uint64_t> decodeLast;
 };
 
-/// The prompts of the one source that was named. Throws PromptsInvalid or NpzInvalid.
+/// "1,2,3" of an option. Throws RunArgumentInvalid, quoting what is not an id.
+std::vector<int64_t> parseIds(const std::string &option, const std::string &text);
+
+/// The prompts of the one source that was named, none of them empty. Throws PromptsInvalid, NpzInvalid or, for those of
+/// the command line, RunArgumentInvalid.
 Prompts readPrompts(const RunOptions &options);
+
+/// "prompt 2 ('p.jsonl', line 3)"
+std::string promptName(const Prompts &prompts, size_t index);
+
+/// Throws unless every prompt is of the vocabulary and fits a slot, and so are the ids that stop one.
+void checkPrompts(const Session &session, const Prompts &prompts, const RunOptions &options);
+
+/// Throws unless --outputs can be written without harm to a file that the run reads; `checkOutputsAgainstWeights` is
+/// for those that only the artifact names.
+void checkOutputs(const RunOptions &options);
+void checkOutputsAgainstWeights(const RunOptions &options, const artifact::Artifact &artifact);
 
 /// Loads the session: prints to stderr what each rank will hold, then a progress bar if stderr is a terminal.
 void loadWithReport(Session &session);
+
+/// Sends on what was printed. Throws SystemFailure if stdout takes no more.
+void flushStdout();
 
 /// A progress bar on stderr, or nothing if that is not a terminal.
 class Progress {
@@ -56,6 +77,9 @@ struct Statistics {
 
 /// Decodes every prompt, as many at a time as there are slots; token ids go to stdout.
 void generate(Session &session, const Prompts &prompts, const RunOptions &options);
+
+/// Throws unless the artifact's entries give the logits that `score` needs.
+void checkScore(const Session &session, const Prompts &prompts, const RunOptions &options);
 
 /// Feeds every prompt's own ids and prints the mean negative log-likelihood.
 void score(Session &session, const Prompts &prompts, const RunOptions &options);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -110,8 +111,12 @@ TEST_F(Tiny, StopIdsAndFullContextEndAPrompt) {
   std::string path = artifact();
   std::vector<int64_t> tokens = greedy(model, {1, 2, 3}, 20);
   size_t stop = size_t(std::find(tokens.begin(), tokens.end(), tokens[6]) - tokens.begin());
+  int64_t unused = 0;
+  while (std::find(tokens.begin(), tokens.end(), unused) != tokens.end())
+    ++unused;
   std::vector<int64_t> before(tokens.begin(), tokens.begin() + ptrdiff_t(stop));
-  Result result = helixRun(path + " --prompt-ids 1,2,3 --tokens 20 --stop-ids 1000," + std::to_string(tokens[6]));
+  Result result = helixRun(path + " --prompt-ids 1,2,3 --tokens 20 --stop-ids " + std::to_string(unused) + "," +
+                           std::to_string(tokens[6]));
   EXPECT_EQ(result.out, text(before, " ") + "\n") << result.err;
 
   std::vector<int64_t> prompt(40, 5);
@@ -163,9 +168,9 @@ TEST_F(Tiny, ScoresAreTheReferences) {
   loss /= double(ids.size() - 1);
   std::string prompt = " --score --prompt-ids " + text(ids, ",") + " --outputs " + directory.file("o.npz");
   for (auto [kind, extra] :
-       {std::pair(helix::artifact::LogitRows::All, ""), std::pair(helix::artifact::LogitRows::All, " --decode-from 5"),
+       {std::pair(helix::artifact::LogitRows::All, ""), std::pair(helix::artifact::LogitRows::All, " --decode-last 6"),
         std::pair(helix::artifact::LogitRows::Last, ""),
-        std::pair(helix::artifact::LogitRows::Last, " --decode-from 1")}) {
+        std::pair(helix::artifact::LogitRows::Last, " --decode-last 10")}) {
     Result result = helixRun(artifact(2, 2, kind) + prompt + extra);
     ASSERT_EQ(result.status, 0) << result.err;
     EXPECT_NEAR(std::stod(result.out), loss, 1e-5);
@@ -174,14 +179,14 @@ TEST_F(Tiny, ScoresAreTheReferences) {
       for (size_t i = 0; i < model.vocabulary; ++i)
         EXPECT_NEAR(values[t * model.vocabulary + i], rows[t][i], 1e-4);
   }
-  Result result = helixRun(artifact() + prompt + " --decode-from 4");
+  Result result = helixRun(artifact() + prompt + " --decode-last 4");
   EXPECT_EQ(result.status, 1);
   EXPECT_NE(result.err.find("HLX4011"), std::string::npos) << result.err;
 }
 
 TEST_F(Tiny, NpzInAndOut) {
   std::string path = artifact(), npz = directory.file("t.npz");
-  helix::writeNpz(npz, {{"ids_0", {3}, {}, {4, 5, 6}}, {"ids_1", {1, 2}, {}, {7, 8}}, {"other", {1}, {1}, {}}});
+  helix::writeNpz(npz, {{"ids_0", {3}, {}, {4, 5, 6}}, {"ids_1", {2}, {}, {7, 8}}, {"other", {1}, {1}, {}}});
   std::string arguments = path + " --inputs " + npz + " --tokens 6 --outputs " + directory.file("o.npz");
   Result result = helixRun(arguments);
   std::vector<int64_t> first = greedy(model, {4, 5, 6}, 6), second = greedy(model, {7, 8}, 6);
@@ -201,6 +206,164 @@ TEST_F(Tiny, NpzInAndOut) {
   }
 }
 
+TEST_F(Tiny, OutputsNeverOverwriteWhatIsRead) {
+  std::string path = artifact(), prompts = directory.file("p.jsonl"), npz = directory.file("t.npz");
+  std::string line = "{\"ids\": [1, 2]}\n";
+  writeFile(prompts, line.data(), line.size());
+  helix::writeNpz(npz, {{"ids_0", {2}, {}, {1, 2}}});
+  std::filesystem::create_hard_link(directory.file("model.bin"), directory.file("link.npz"));
+  std::filesystem::create_directory(directory.file("folder"));
+  std::filesystem::create_symlink(path, directory.file("symbolic"));
+  std::string moved = directory.file("elsewhere");
+  std::filesystem::create_directory(moved);
+  std::filesystem::copy(directory.file("model.bin"), moved + "/model.bin");
+  const std::pair<std::string, std::string> cases[] = {
+      {" --prompt-ids 1 --outputs " + path, path},
+      {" --prompt-ids 1 --outputs " + directory.file("symbolic"), path},
+      {" --prompt-ids 1 --outputs " + directory.file("folder/../model.bin"), directory.file("model.bin")},
+      {" --prompt-ids 1 --outputs " + directory.file("link.npz"), directory.file("model.bin")},
+      {" --prompt-ids 1 --weights-root " + moved + " --outputs " + moved + "/model.bin", moved + "/model.bin"},
+      {" --prompts " + prompts + " --outputs " + prompts, prompts},
+      {" --inputs " + npz + " --score --outputs " + npz, npz},
+  };
+  for (const auto &[arguments, file] : cases) {
+    std::string before = contentsOf(file);
+    Result result = helixRun(path + arguments);
+    EXPECT_EQ(result.status, 1) << arguments;
+    EXPECT_NE(result.err.find("HLX5020"), std::string::npos) << arguments << "\n" << result.err;
+    EXPECT_EQ(result.err.find("memory:"), std::string::npos) << "loaded first: " << arguments;
+    EXPECT_EQ(contentsOf(file), before) << arguments;
+    writeFile(file, before.data(), before.size());
+  }
+  const std::pair<std::string, const char *> places[] = {{directory.file("folder"), "is a directory"},
+                                                         {"/dev/null", "not a regular file"},
+                                                         {directory.file("none/o.npz"), "is not a directory"}};
+  for (const auto &[place, reason] : places) {
+    Result result = helixRun("missing.hlx --prompt-ids 1 --outputs " + place);
+    EXPECT_EQ(result.status, 1);
+    EXPECT_NE(result.err.find("HLX5022"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find(reason), std::string::npos) << result.err;
+  }
+  EXPECT_EQ(helixRun(path + " --prompt-ids 1 --outputs " + directory.file("folder/o.npz")).status, 0);
+}
+
+TEST_F(Tiny, PromptsAreCheckedBeforeWeightsAreLoaded) {
+  std::string path = artifact(), long49, file = directory.file("p.jsonl");
+  long49 = text(std::vector<int64_t>(49, 5), ",");
+  const std::array<std::string, 3> cases[] = {
+      {"[1, 37]", "HLX4010", "37 is not in the vocabulary of 37"},
+      {"[-1]", "HLX4010", "-1"},
+      {"[]", "HLX5021", "no token"},
+      {"[1, 99999999999999999999]", "HLX5021", "1e+20"},
+      {"[9223372036854775808]", "HLX5021", "9223372036854775808"},
+      {"[" + long49 + "]", "HLX4009", "49 tokens, the context of a slot is 48"}};
+  for (const auto &[ids, number, reason] : cases) {
+    std::string lines = "{\"ids\": [1]}\n\n{\"ids\": [2]}\n{\"ids\": [2]}\n{\"ids\": " + ids + "}\n";
+    writeFile(file, lines.data(), lines.size());
+    for (const char *score : {"", " --score"}) {
+      Result result = helixRun(path + " --prompts " + file + score);
+      EXPECT_EQ(result.status, 1) << ids;
+      EXPECT_EQ(result.out, "");
+      for (const std::string &part : {number, reason, std::string("line 5")})
+        EXPECT_NE(result.err.find(part), std::string::npos) << part << "\n" << result.err;
+      EXPECT_EQ(result.err.find("memory:"), std::string::npos) << result.err;
+    }
+  }
+  // A prompt that fits ends where its context does, the others go on.
+  std::string lines = "{\"ids\": [1]}\n{\"ids\": [" + text(std::vector<int64_t>(48, 5), ",") + "]}\n";
+  writeFile(file, lines.data(), lines.size());
+  Result result = helixRun(path + " --tokens 3 --prompts " + file);
+  EXPECT_EQ(result.out,
+            text(greedy(model, {1}, 3), " ") + "\n" + text(greedy(model, std::vector<int64_t>(48, 5), 1), " ") + "\n")
+      << result.err;
+  EXPECT_NE(result.err.find("prompt 1 ('" + file + "', line 2) ends after 1 token:"), std::string::npos) << result.err;
+}
+
+TEST_F(Tiny, PromptsFromStdin) {
+  std::string path = artifact(), file = directory.file("p.jsonl"), line = "{\"ids\": [1, 2]}\n";
+  writeFile(file, line.data(), line.size());
+  // `run` gives an empty stdin.
+  std::string script = directory.file("s.sh"), text = "exec " HELIX_RUN " " + path + " --prompts - --tokens 3 <" + file;
+  writeFile(script, text.data(), text.size());
+  EXPECT_EQ(run(directory, "sh", script).out, ::text(greedy(model, {1, 2}, 3), " ") + "\n");
+  Result empty = helixRun(path + " --prompts -");
+  EXPECT_NE(empty.err.find("HLX5021: there is no prompt in stdin"), std::string::npos) << empty.err;
+}
+
+TEST_F(Tiny, WhatWasTypedIsQuoted) {
+  std::string path = artifact();
+  const std::array<std::string, 3> cases[] = {
+      {"--prompt-ids ''", "HLX5020", "--prompt-ids has no value"},
+      {"--prompt-ids=", "HLX5020", "'--prompt-ids='"},
+      {"--prompt-ids= --tokens 5", "HLX5020", "'--prompt-ids='"},
+      {"--prompt-ids --benchmark", "HLX5020", "--prompt-ids"},
+      {"--prompt-ids 1 --outputs --benchmark", "HLX5020", "--outputs"},
+      {"--prompt-ids 1 --outputs ''", "HLX5020", "--outputs has no value"},
+      {"--prompt-ids 1,,2", "HLX5020", "'1,,2': place 1 is empty"},
+      {"--prompt-ids 1,2,", "HLX5020", "'1,2,': place 2 is empty"},
+      {"--prompt-ids ,", "HLX5020", "','"},
+      {"--prompt-ids 1,2x", "HLX5020", "'2x'"},
+      {"--prompt-ids 1,99999999999999999999", "HLX5020", "'99999999999999999999' does not fit"},
+      {"--prompt-ids 1 --seed -1", "HLX5020", "'-1'"},
+      {"--prompt-ids 1 --seed 99999999999999999999", "HLX5020", "'99999999999999999999'"},
+      {"--prompt-ids 1 --top-k -1", "HLX5020", "'-1'"},
+      {"--prompt-ids 1 --tokens -1", "HLX5020", "'-1'"},
+      {"--prompt-ids 1 --stop-ids 37", "HLX4010", "--stop-ids: token id 37"},
+      {"--prompt-ids 1 --stop-ids -1", "HLX4010", "--stop-ids: token id -1"},
+      {"--prompt-ids 1 --stop-ids 1,", "HLX5020", "--stop-ids '1,'"},
+      {"--prompt-ids 1 --top-k 3", "HLX5020", "--top-k has no effect"},
+      {"--prompt-ids 1 --top-p 0.5", "HLX5020", "--top-p has no effect"},
+      {"--prompt-ids 1,2 --score --tokens 3", "HLX5020", "--tokens has no effect"},
+      {"--prompt-ids 1,2 --score --temperature 1", "HLX5020", "--temperature has no effect"},
+      {"--prompt-ids 1,2,3 --score --decode-last 1", "HLX4011", "--all-logits"},
+  };
+  for (const auto &[arguments, number, part] : cases) {
+    Result result = helixRun(path + " " + arguments);
+    EXPECT_EQ(result.status, 1) << arguments;
+    EXPECT_NE(result.err.find(number), std::string::npos) << arguments << "\n" << result.err;
+    EXPECT_NE(result.err.find(part), std::string::npos) << arguments << "\n" << result.err;
+    EXPECT_EQ(result.err.find("memory:"), std::string::npos) << "loaded first: " << arguments;
+  }
+  Result none =
+      helixRun(artifact(1, 1, helix::artifact::LogitRows::Last, 0) + " --prompt-ids 1,2,3 --score --decode-last 1");
+  EXPECT_NE(none.err.find("--prefill-chunk"), std::string::npos) << none.err;
+}
+
+TEST_F(Tiny, InputsHaveNoGapAndOneDimension) {
+  std::string path = artifact(), npz = directory.file("t.npz");
+  auto inputs = [&] { return helixRun(path + " --tokens 1 --inputs " + npz); };
+  helix::writeNpz(npz, {{"ids_0", {1}, {}, {1}}, {"ids_2", {1}, {}, {1}}});
+  EXPECT_NE(inputs().err.find("an array 'ids_2' but none 'ids_1'"), std::string::npos) << inputs().err;
+  helix::writeNpz(npz, {{"ids_1", {1}, {}, {1}}});
+  EXPECT_NE(inputs().err.find("HLX5022"), std::string::npos);
+  for (std::vector<uint64_t> shape : {std::vector<uint64_t>{1, 2}, {2, 1}}) {
+    helix::writeNpz(npz, {{"ids_0", {1}, {}, {1}}, {"ids_1", shape, {}, {1, 2}}});
+    EXPECT_NE(inputs().err.find("'ids_1' is not of one dimension"), std::string::npos) << inputs().err;
+  }
+}
+
+TEST_F(Tiny, EqualRanksShareALine) {
+  Result result = helixRun(artifact(2, 6) + " --prompt-ids 1,2 --tokens 2 --threads 13");
+  EXPECT_EQ(result.out, text(greedy(model, {1, 2}, 2), " ") + "\n") << result.err;
+  EXPECT_NE(result.err.find("\nrank 0: "), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("scratch of 2 threads "), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("\nranks 1-11: each "), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("scratch of 1 thread "), std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find("\nrank 1:"), std::string::npos) << result.err;
+  EXPECT_TRUE(helixRun(artifact(1, 1) + " --prompt-ids 1").err.starts_with("1 rank: "));
+}
+
+TEST_F(Tiny, FullStdoutIsAnError) {
+  std::string path = artifact();
+  for (const std::string &arguments : {std::string("--help"), path + " --prompt-ids 1 --tokens 4"}) {
+    std::string script = directory.file("s.sh"), text = "exec " HELIX_RUN " " + arguments + " >/dev/full";
+    writeFile(script, text.data(), text.size());
+    Result result = run(directory, "sh", script);
+    EXPECT_EQ(result.status, 1) << arguments;
+    EXPECT_NE(result.err.find("HLX4014: cannot write to stdout"), std::string::npos) << result.err;
+  }
+}
+
 TEST_F(Tiny, BadArgumentsAreNumberedErrors) {
   std::string path = artifact();
   std::string bad = "{\"ids\": [1, \"2\"]}\n", huge = "{\"ids\": [18446744073709551615]}\n";
@@ -215,12 +378,12 @@ TEST_F(Tiny, BadArgumentsAreNumberedErrors) {
       {path + " --prompt-ids 1 --prompts p", "HLX5020"},
       {path + " --prompt-ids 1 --temperature -1", "HLX4012"},
       {path + " --prompt-ids 1 --comm-timeout 0", "HLX5020"},
-      {path + " --prompt-ids 1 --decode-from 1", "HLX5020"},
+      {path + " --prompt-ids 1 --decode-last 1", "HLX5020"},
       {path + " --prompt-ids 1 --unknown", "HLX5020"},
       {path + " --prompt-ids 37", "HLX4010"},
       {path + " --prompt-ids=-1", "HLX4010"},
       {path + " --prompts " + directory.file("bad.jsonl"), "HLX5021"},
-      {path + " --prompts " + directory.file("huge.jsonl"), "HLX4010"},
+      {path + " --prompts " + directory.file("huge.jsonl"), "HLX5021"},
       {path + " --prompts " + directory.file("empty"), "HLX5021"},
       {path + " --prompts " + directory.file("missing"), "HLX5021"},
       {path + " --inputs " + directory.file("empty"), "HLX5022"},
@@ -238,6 +401,11 @@ TEST_F(Tiny, BadArgumentsAreNumberedErrors) {
     EXPECT_NE(result.err.find(error), std::string::npos) << arguments << "\n" << result.err;
   }
   EXPECT_EQ(helixRun("--help").status, 0);
+  EXPECT_EQ(run(directory, HELIX_EXAMPLE, path + " -1 1").status, 2);
+  Result late = run(directory, HELIX_EXAMPLE, path + " 60 " + text(std::vector<int64_t>(46, 5), " "));
+  EXPECT_EQ(late.status, 1);
+  EXPECT_NE(late.err.find("HLX4009"), std::string::npos) << late.err;
+  EXPECT_TRUE(late.out.ends_with("\n")) << late.out;
   EXPECT_EQ(run(directory, HELIX_EXAMPLE, "x").status, 2);
   EXPECT_NE(run(directory, HELIX_EXAMPLE, path + " 1 99").err.find("HLX4010"), std::string::npos);
 }
