@@ -16,8 +16,6 @@ config.environment["PATH"] = os.pathsep.join(
 )
 # One way to call FileCheck; every variable is a test's own.
 config.environment["FILECHECK_OPTS"] = "-enable-var-scope"
-# The compiler is short-lived and MLIR keeps what it made; leaks are looked for in the runtime's tests.
-config.environment["ASAN_OPTIONS"] = "detect_leaks=0"
 
 venv = os.path.join(config.helix_source_dir, "build", "venv", "bin", "python")
 config.substitutions.append(("%python", os.environ.get("HELIX_PYTHON", venv)))

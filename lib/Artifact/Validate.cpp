@@ -184,6 +184,9 @@ bool validateImage(const Image &image, const std::string &where, Error &error) {
 bool validateKernel(const Artifact &artifact, const Kernel &kernel, const std::string &where, Error &error) {
   if (!isText(kernel.symbol()) || kernel.image() >= count(artifact.images()) || kernel.groups() == 0)
     return refuse(error, where, "it has no symbol, image or groups");
+  // FlatBuffers' verifier looks at a vector's length field alone, which is aligned to four bytes.
+  if (kernel.buffers() && reinterpret_cast<uintptr_t>(kernel.buffers()->Data()) % alignof(uint64_t) != 0)
+    return refuse(error, where, "its list of buffers is not aligned");
   if (count(kernel.buffers()) > kMaxList)
     return refuse(error, where, "it has more than " + std::to_string(kMaxList) + " buffers");
   std::vector<uint64_t> buffers;
