@@ -14,7 +14,8 @@ import tempfile
 import numpy as np
 import onnxruntime
 
-MODEL = pathlib.Path(__file__).resolve().parents[1] / "test" / "models" / "llama-tiny" / "model.onnx"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MODEL = ROOT / "test" / "models" / "llama-tiny" / "model.onnx"
 PROMPT = [17, 4, 99, 201, 56, 3]
 TOKENS = 24
 
@@ -34,29 +35,29 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="directory of the tools")
     tools = parser.parse_args().bin
 
-    def run(name, *args):
+    def run(scratch, name, *args):
         command = [str(tools / name), *map(str, args)]
-        print("$", " ".join(command), flush=True)
+        print("$", name, " ".join(command[1:]).replace(f"{scratch}/", "").replace(f"{ROOT}/", ""), flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(done.returncode)
         return done.stdout
 
-    with tempfile.TemporaryDirectory() as scratch:
-        scratch = pathlib.Path(scratch)
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = pathlib.Path(directory)
         artifact, prompts, scores = scratch / "llama.hlx", scratch / "prompts.jsonl", scratch / "scores.npz"
-        run("helix-compile", MODEL, "-o", artifact, "--kvp", 2, "--tpa", 2, "--max-context", 128)
-        print("\nTokens")
-        ids = PROMPT + [int(i) for i in
-                        run("helix-run", artifact, "--prompt-ids", ",".join(map(str, PROMPT)), "--tokens", TOKENS)
-                        .replace(",", " ").split()]
-        print(*ids[len(PROMPT):])
+        run(scratch, "helix-compile", MODEL, "-o", artifact, "--kvp", 2, "--tpa", 2, "--max-context", 128)
+        prompt = ",".join(map(str, PROMPT))
+        tokens = run(scratch, "helix-run", artifact, "--prompt-ids", prompt, "--tokens", TOKENS)
+        print("tokens:", tokens, end="", flush=True)
 
-        print("\nLogits of the same tokens, against ONNX Runtime")
+        ids = PROMPT + [int(token) for token in tokens.split()]
         prompts.write_text(json.dumps({"ids": ids}) + "\n")
-        run("helix-run", artifact, "--prompts", prompts, "--score", "--outputs", scores)
+        nll = run(scratch, "helix-run", artifact, "--prompts", prompts, "--score", "--outputs", scores)
         ours, reference = np.load(scores)["logits_0"], onnx_logits(ids)
-        print(f"largest difference {np.abs(ours - reference).max():.2g}, largest logit {np.abs(reference).max():.3g}")
+        print(f"mean negative log-likelihood: {float(nll):.4f} nats per token")
+        print(f"largest difference of a logit from ONNX Runtime: {np.abs(ours - reference).max():.2g} "
+              f"(largest logit {np.abs(reference).max():.3g})")
 
 
 if __name__ == "__main__":

@@ -82,14 +82,14 @@ def write_prompts(path, ids):
 
 def score(artifact, prompts, out, *flags):
     """Teacher-forced logits per prompt, by helix-run."""
-    tool("helix-run", artifact, "--prompts", prompts, "--score", "--decode-from", 17, "--outputs", out, *flags)
+    tool("helix-run", artifact, "--prompts", prompts, "--score", "--decode-last", 48, "--outputs", out, *flags)
     with np.load(out) as arrays:
         return [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
 
 
 def interpret(module, fixture, prompts, out, *flags):
     """Teacher-forced logits per prompt in float64, by the reference interpreter on a module of any helix level."""
-    tool("helix-interpret", module, "--model-dir", MODELS / fixture, "--prompts", prompts, "--decode-from", 17, "--outputs", out, *flags)
+    tool("helix-interpret", module, "--model-dir", MODELS / fixture, "--prompts", prompts, "--outputs", out, *flags)
     with np.load(out) as arrays:
         return [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
 

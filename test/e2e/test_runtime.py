@@ -145,3 +145,24 @@ def test_artifact_moves_with_its_weights(scratch):
     lost = helix.tool("helix-run", alone, "--prompt-ids", "5,6", "--tokens", 5, check=False)
     assert lost.returncode != 0 and re.search(r"HLX4\d\d\d: .*model\.onnx\.data", lost.stderr)
     assert helix.tool("helix-run", alone, "--weights-root", moved, "--prompt-ids", "5,6", "--tokens", 5).stdout == want
+
+
+def test_cache_of_more_than_4_gib(scratch):
+    """4,200 slots of 256 tokens: the last slot's cache lies beyond 2^32 bytes, and its logits are those of the first."""
+    slots, hlx = 4200, scratch / "large.hlx"
+    helix.compile_model("llama-d256", hlx, "--batch", slots, "--max-context", 256)
+    ids = [[i % 3, 7, i % 2, 11] for i in range(slots)]
+    prompts, out = helix.write_prompts(scratch / "large.jsonl", ids), scratch / "large.npz"
+    run = helix.tool("helix-run", hlx, "--prompts", prompts, "--score", "--outputs", out)
+    assert float(re.search(r"KV cache ([\d.]+) GiB", run.stderr)[1]) > 4
+    with np.load(out) as arrays:
+        for i in range(6):
+            first, last = arrays[f"logits_{i}"], arrays[f"logits_{slots - 6 + i}"]
+            assert ids[i] == ids[slots - 6 + i] and np.array_equal(first, last)
+        assert helix.error([last], [helix.onnx_logits("llama-d256", ids[-1])]) <= 1e-5
+
+
+def test_c_example_gives_the_tools_tokens(scratch):
+    hlx = artifact(scratch, "llama-tiny", 2, 2, 1)
+    want = helix.tool("helix-run", hlx, "--prompt-ids", "3,1,4,1,5", "--tokens", 12).stdout.split()
+    assert helix.tool("example-generate", hlx, 12, 3, 1, 4, 1, 5).stdout.split() == want

@@ -16,6 +16,5 @@ int main(int argc, char **argv) {
   mlir::registerCanonicalizerPass();
   mlir::registerCSEPass();
   mlir::registerPrintOpStatsPass();
-  return mlir::asMainReturnCode(
-      mlir::MlirOptMain(argc, argv, "The Helix compiler, pass by pass\n", registry));
+  return mlir::asMainReturnCode(mlir::MlirOptMain(argc, argv, "The Helix compiler, pass by pass\n", registry));
 }

@@ -44,12 +44,13 @@ LogicalResult score(Interpreter &interpreter, MutableArrayRef<Sequence> sequence
     MutableArrayRef<Sequence> slots = sequences.take_front(batch);
     sequences = sequences.drop_front(slots.size());
     interpreter.reset();
-    auto prefilled = [&](const Sequence &sequence) { return std::min(options.prefill, sequence.prompt); };
+    auto prefilled = [&](const Sequence &sequence) { return std::max<int64_t>(sequence.prompt - options.decodeLast, 0); };
     // The last token generated is not fed: nobody asks for what comes after it.
     auto whole = [&](const Sequence &sequence) {
       return std::min<int64_t>(sequence.ids.size(), sequence.prompt + std::max<int64_t>(options.generate, 1) - 1);
     };
-    if (options.prefill > 0 && failed(feed(interpreter, "prefill", slots, options, prefilled)))
+    if (llvm::any_of(slots, [&](const Sequence &it) { return prefilled(it) > 0; }) &&
+        failed(feed(interpreter, "prefill", slots, options, prefilled)))
       return failure();
     if (failed(feed(interpreter, "decode", slots, options, whole)))
       return failure();

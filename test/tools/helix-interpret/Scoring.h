@@ -15,8 +15,8 @@ struct Sequence {
 };
 
 struct ScoringOptions {
-  /// Tokens of a prompt that go through @prefill; the others are decoded one by one.
-  int64_t prefill = 0;
+  /// Tokens at the end of a prompt that are decoded one by one; those before go through @prefill.
+  int64_t decodeLast = 0;
   /// Tokens to generate, each the likeliest.
   int64_t generate = 0;
   bool keepLogits = false;

@@ -22,7 +22,7 @@ namespace {
 
 struct Arguments {
   std::string model, modelDir, prompts, outputs, mutant;
-  int64_t decodeFrom, tokens;
+  int64_t decodeLast, tokens;
   bool roundActivations;
 };
 
@@ -37,9 +37,9 @@ Arguments parseArguments(int argc, char **argv) {
   static cl::opt<std::string> outputs("outputs", cl::desc("Write logits_<prompt> [tokens, vocabulary] to this .npz"),
                                       cl::cat(category));
   static cl::opt<std::string> mutant("mutant", cl::desc("Interpret with this deliberate bug"), cl::cat(category));
-  static cl::opt<int64_t> decodeFrom("decode-from", cl::init(-1), cl::cat(category),
-                                     cl::desc("Tokens of a prompt that go through @prefill; the others are decoded. "
-                                              "All of them where @prefill can give the logits asked for"));
+  static cl::opt<int64_t> decodeLast("decode-last", cl::init(0), cl::cat(category),
+                                     cl::desc("Tokens at the end of a prompt that are decoded one by one; those before "
+                                              "go through @prefill where it can give the logits asked for"));
   static cl::opt<int64_t> tokens("tokens", cl::init(0), cl::cat(category),
                                  cl::desc("Generate so many tokens, each the likeliest, and print them"));
   static cl::opt<bool> roundActivations("round-activations", cl::cat(category),
@@ -47,7 +47,7 @@ Arguments parseArguments(int argc, char **argv) {
   cl::HideUnrelatedOptions(category);
   cl::ParseCommandLineOptions(argc, argv,
                               "A model in the reference interpreter: float64, op by op, on simulated ranks\n");
-  return {model, modelDir, prompts, outputs, mutant, decodeFrom, tokens, roundActivations};
+  return {model, modelDir, prompts, outputs, mutant, decodeLast, tokens, roundActivations};
 }
 
 llvm::Expected<std::vector<Sequence>> readPrompts(StringRef path) {
@@ -85,15 +85,11 @@ llvm::Expected<std::vector<Sequence>> readPrompts(StringRef path) {
   return sequences;
 }
 
-/// How many tokens of a prompt may go through @prefill.
-llvm::Expected<int64_t> prefillTokens(const Interpreter &interpreter, const Arguments &arguments) {
+/// How many tokens at the end of a prompt are decoded: all where @prefill cannot give the logits asked for.
+int64_t decodedTokens(const Interpreter &interpreter, const Arguments &arguments) {
   EntryAttr prefill = interpreter.entry("prefill");
   bool usable = prefill && (prefill.getLogits() == LogitRows::All || arguments.outputs.empty());
-  if (arguments.decodeFrom > 0 && !usable)
-    return llvm::createStringError("--decode-from needs an entry @prefill that returns the logits of all tokens");
-  if (!usable)
-    return 0;
-  return arguments.decodeFrom < 0 ? std::numeric_limits<int64_t>::max() : arguments.decodeFrom;
+  return usable ? arguments.decodeLast : std::numeric_limits<int64_t>::max();
 }
 
 llvm::Error run(const Arguments &arguments, MLIRContext &context, llvm::SourceMgr &sources) {
@@ -123,11 +119,8 @@ llvm::Error run(const Arguments &arguments, MLIRContext &context, llvm::SourceMg
   EntryAttr prefill = (*interpreter)->entry("prefill");
   if (prefill && prefill.getBatch() != (*interpreter)->entry("decode").getBatch())
     return llvm::createStringError("@prefill and @decode differ in their number of slots");
-  llvm::Expected<int64_t> prefilled = prefillTokens(**interpreter, arguments);
-  if (!prefilled)
-    return prefilled.takeError();
-
-  if (failed(score(**interpreter, *sequences, {*prefilled, arguments.tokens, !arguments.outputs.empty()})))
+  int64_t decoded = decodedTokens(**interpreter, arguments);
+  if (failed(score(**interpreter, *sequences, {decoded, arguments.tokens, !arguments.outputs.empty()})))
     return reported();
   for (const Sequence &sequence : *sequences)
     if (arguments.tokens > 0) {
