@@ -273,6 +273,40 @@ TEST(Session, MisuseIsAnError) {
   EXPECT_EQ(codeOf(decode), ErrorCode(0));
 }
 
+TEST(Session, MissingEntriesAreNamedByTheFlagThatCompilesThem) {
+  TinyModel model;
+  TemporaryDirectory directory;
+  auto messageOf = [](auto body) -> std::string {
+    try {
+      body();
+    } catch (const Error &error) {
+      return error.what();
+    }
+    return "";
+  };
+  std::vector<int64_t> ids = {1, 2, 3};
+  std::vector<float> row(model.vocabulary);
+  {
+    TinyOptions options;
+    options.slots = 1;
+    Session session(writeTiny(directory, model, options));
+    session.load();
+    Feed feed{session.admit(0), ids};
+    session.step(EntryKind::Prefill, {&feed, 1});
+    std::string message = messageOf([&] { session.logitsOf(0, 0, row); });
+    EXPECT_TRUE(message.starts_with("HLX4011") && message.ends_with("--all-logits")) << message;
+    message = messageOf([&] { session.release(1); });
+    EXPECT_NE(message.find("has 1 slot,"), std::string::npos) << message;
+  }
+  TinyOptions options;
+  options.chunk = 0;
+  Session session(writeTiny(directory, model, options));
+  session.load();
+  Feed feed{session.admit(0), ids};
+  std::string message = messageOf([&] { session.step(EntryKind::Prefill, {&feed, 1}); });
+  EXPECT_TRUE(message.starts_with("HLX4011") && message.ends_with("--prefill-chunk")) << message;
+}
+
 TEST(Session, WeightFilesAreChecked) {
   TinyModel model;
   TemporaryDirectory directory, elsewhere;
