@@ -33,28 +33,28 @@ def onnx_logits(ids):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="directory of the tools")
-    tools = parser.parse_args().bin
+    tools = parser.parse_args().bin.resolve()
 
     def run(scratch, name, *args):
         command = [str(tools / name), *map(str, args)]
-        print("$", name, " ".join(command[1:]).replace(f"{scratch}/", "").replace(f"{ROOT}/", ""), flush=True)
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        print("$", name, " ".join(command[1:]).replace(f"{ROOT}/", ""), flush=True)
+        done = subprocess.run(command, cwd=scratch, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(done.returncode)
         return done.stdout
 
     with tempfile.TemporaryDirectory() as directory:
         scratch = pathlib.Path(directory)
-        artifact, prompts, scores = scratch / "llama.hlx", scratch / "prompts.jsonl", scratch / "scores.npz"
+        artifact, prompts, scores = "llama.hlx", "prompts.jsonl", "scores.npz"
         run(scratch, "helix-compile", MODEL, "-o", artifact, "--kvp", 2, "--tpa", 2, "--max-context", 128)
         prompt = ",".join(map(str, PROMPT))
         tokens = run(scratch, "helix-run", artifact, "--prompt-ids", prompt, "--tokens", TOKENS)
         print("tokens:", tokens, end="", flush=True)
 
         ids = PROMPT + [int(token) for token in tokens.split()]
-        prompts.write_text(json.dumps({"ids": ids}) + "\n")
+        (scratch / prompts).write_text(json.dumps({"ids": ids}) + "\n")
         nll = run(scratch, "helix-run", artifact, "--prompts", prompts, "--score", "--outputs", scores)
-        ours, reference = np.load(scores)["logits_0"], onnx_logits(ids)
+        ours, reference = np.load(scratch / scores)["logits_0"], onnx_logits(ids)
         print(f"mean negative log-likelihood: {float(nll):.4f} nats per token")
         print(f"largest difference of a logit from ONNX Runtime: {np.abs(ours - reference).max():.2g} "
               f"(largest logit {np.abs(reference).max():.3g})")
