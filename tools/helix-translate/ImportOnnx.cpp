@@ -1,10 +1,14 @@
 //===- ImportOnnx.cpp - helix-translate --import-onnx ----------------------===//
+#include "dialects/Helix/Helix.h"
+#include "helix/Errors.h"
 #include "lib/Import/Onnx/Onnx.h"
 #include "tools/helix-translate/Modes.h"
 
 #include "mlir/IR/Diagnostics.h"
 
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/WithColor.h"
 
 using namespace mlir;
@@ -40,7 +44,7 @@ cl::opt<std::string> inlineWeights("inline-weights", cl::value_desc("file.safete
 
 } // namespace
 
-LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef, raw_ostream &output) {
+LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef outputPath, raw_ostream &output) {
   MLIRContext context(MLIRContext::Threading::DISABLED);
   // The message names the node and its op, so the location would repeat it.
   ScopedDiagnosticHandler handler(&context, [](Diagnostic &diagnostic) {
@@ -59,6 +63,16 @@ LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef, raw_o
   options.inlineWeightsPath = inlineWeights;
   OwningOpRef<ModuleOp> module = importOnnx(context, input, options);
   if (!module)
+    return failure();
+  WalkResult walk = module->walk([&](WeightOp weight) {
+    SmallString<256> path(modelDirectory(input));
+    llvm::sys::path::append(path, weight.getFile());
+    if (!llvm::sys::fs::equivalent(path, outputPath))
+      return WalkResult::advance();
+    return WalkResult(weight.emitError(errorPrefix(ErrorCode::OutputIsInput))
+                      << "the output '" << outputPath << "' holds the model's weights; write to another file");
+  });
+  if (walk.wasInterrupted())
     return failure();
   // Locations carry the names of the ONNX nodes, which later stages report and trace by.
   module->print(output, OpPrintingFlags().enableDebugInfo());
