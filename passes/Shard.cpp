@@ -54,8 +54,7 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     for (int64_t size : {ranks.getValue(), kvp.getValue(), tpa.getValue(), ep.getValue(), tpf.getValue()})
       if (size < 0 || size > kMaxRanks)
         return meshError() << "a mesh has from 1 to " << kMaxRanks << " ranks, but " << size
-                           << " along an axis were asked "
-                           << "for";
+                           << " along an axis were asked for";
 
     int64_t k = kvp, t = tpa, n = ranks;
     if (k && t && n && k * t != n)

@@ -53,7 +53,7 @@ def test_f32(fixture, case, scratch):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype, limit", [("f16", 2e-3), ("bf16", 1e-2)])
-@pytest.mark.parametrize("fixture", ["llama-tiny", "llama-odd", "needle"])
+@pytest.mark.parametrize("fixture", helix.FIXTURES)
 def test_half_precision(fixture, case, dtype, limit, scratch):
     prompts, _, exact = reference(fixture, case, scratch, dtype)
     by_mesh = [ours(fixture, case, scratch, mesh, dtype, prompts) for mesh in helix.meshes(fixture)]
