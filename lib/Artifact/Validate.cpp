@@ -61,9 +61,6 @@ namespace {
 
 constexpr uint64_t kMaxTokens = std::numeric_limits<int32_t>::max(); // positions are i32
 
-/// Elements of lists whose check reads more than the element: a small file can name the same bytes many times.
-constexpr flatbuffers::uoffset_t kMaxList = 256;
-
 bool isFloat(DType dtype) { return dtype <= DType::BF16; }
 
 bool validateMesh(const Artifact &artifact, Error &error) {
@@ -220,7 +217,8 @@ bool validateEntry(const Artifact &artifact, const Entry &entry, const std::stri
                                            artifact.local_vocabulary(), sizeof(float)});
   if (!bytes || logits->bytes() != *bytes)
     return refuse(error, place, "they do not have the bytes of their shape");
-  return validatePlace(artifact, entry, *logits, place, error) && validateCommands(artifact, entry, where, error);
+  return validatePlace(artifact, entry, *logits, place, error) && validateCommands(artifact, entry, where, error) &&
+         validateStreams(entry, where, error);
 }
 
 /// Checks each element of a list under its name and number.

@@ -13,11 +13,16 @@ inline constexpr uint64_t kArenaAlignment = 64;
 /// Ranks of a mesh at most.
 inline constexpr uint64_t kMaxRanks = 4096;
 
+/// Streams of an entry at most: each but the first is a thread of every rank.
+inline constexpr uint32_t kMaxStreams = 8;
+
 /// Checks everything that the runtime relies on, of a buffer that the FlatBuffers verifier has passed: tables and lists
 /// that must be there are; the mesh makes one set of ranks; weights lie in their files, windows in the stored tensors,
 /// every rank's share in the local size, and no part of a window is lost; the KV layout's sizes; images and kernels
-/// under their checksums; and for every command the number, space, place, alignment and size of its operands, against
-/// the shapes of its work. No product of sizes exceeds 2^62.
+/// under their checksums; for every command the number, space, place, alignment and size of its operands, against the
+/// shapes of its work; and that streams and events cannot block one another for ever. No product of sizes exceeds 2^62.
+/// Not that commands on different streams keep apart in memory: helix-verify-plan proves that, and what breaks it gives
+/// wrong numbers, nothing worse.
 bool validate(const Artifact &artifact, Error &error);
 
 /// Ranks along an axis of the mesh.
@@ -25,6 +30,20 @@ uint64_t axisSize(const Mesh &mesh, Axis axis);
 
 /// Bytes of an element.
 uint64_t elementBytes(DType dtype);
+
+/// Whether the work is an exchange among ranks.
+inline bool isCollective(Work work) { return work == Work::AllToAll || work == Work::AllReduce; }
+
+/// The sequences, or the query tokens of each, that an attention command is for.
+struct Chunk {
+  uint32_t begin = 0, count = 0;
+};
+inline Chunk batchChunk(const PartialAttention &work) {
+  return {work.batch_begin(), work.batch_count() ? work.batch_count() : work.batch() - work.batch_begin()};
+}
+inline Chunk tokenChunk(const PartialAttention &work) {
+  return {work.token_begin(), work.token_count() ? work.token_count() : work.tokens() - work.token_begin()};
+}
 
 } // namespace helix::artifact
 

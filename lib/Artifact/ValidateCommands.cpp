@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <span>
 
 namespace helix::artifact {
 using namespace detail;
@@ -100,9 +101,9 @@ bool overlap(const Operand &a, const Operand &b) {
 }
 
 /// Whether the operands are of these kinds and sizes, and no output lies over an input or another output.
-bool match(const Context &context, std::initializer_list<Expected> inputs, std::initializer_list<Expected> outputs,
+bool match(const Context &context, std::span<const Expected> inputs, std::span<const Expected> outputs,
            bool disjoint = true) {
-  auto check = [&](const auto *operands, std::initializer_list<Expected> expected, const char *side) {
+  auto check = [&](const auto *operands, std::span<const Expected> expected, const char *side) {
     if (count(operands) != expected.size())
       return context.refuse("it has " + std::to_string(count(operands)) + " " + side + "s, its work takes " +
                             std::to_string(expected.size()));
@@ -125,6 +126,11 @@ bool match(const Context &context, std::initializer_list<Expected> inputs, std::
       if (overlap(context.output(o), context.input(i)))
         return context.refuse("output " + std::to_string(o) + " lies over input " + std::to_string(i));
   return true;
+}
+
+bool match(const Context &context, std::initializer_list<Expected> inputs, std::initializer_list<Expected> outputs,
+           bool disjoint = true) {
+  return match(context, std::span(inputs.begin(), inputs.size()), std::span(outputs.begin(), outputs.size()), disjoint);
 }
 
 Expected arena(std::initializer_list<uint64_t> sizes) {
@@ -193,11 +199,17 @@ bool validateWork(const Context &context, const PartialAttention &work) {
     return context.refuse("its padded heads are fewer than its heads, or not a multiple of kvp");
   if (!(std::abs(work.scale()) <= std::numeric_limits<float>::max()))
     return context.refuse("its scale is not a finite f32");
-  if (!hasTokens(context, work.batch(), work.tokens()) ||
-      !match(
+  if (!hasTokens(context, work.batch(), work.tokens()))
+    return false;
+  auto inside = [](uint32_t begin, uint32_t count, uint32_t all) { return begin < all && count <= all - begin; };
+  if (!inside(work.batch_begin(), work.batch_count(), work.batch()) ||
+      !inside(work.token_begin(), work.token_count(), work.tokens()))
+    return context.refuse("its chunk of sequences or of tokens leaves its batch or tokens");
+  if (!match(
           context,
           {arena({work.batch(), work.tokens(), work.heads(), work.key_dim()}), cache(), past(context), qLen(context)},
-          {arena({work.batch(), work.tokens(), work.padded_heads(), uint64_t(work.value_dim()) + 1})}) ||
+          {arena({batchChunk(work).count, tokenChunk(work).count, work.padded_heads(),
+                  uint64_t(work.value_dim()) + 1})}) ||
       !hasLayer(context, work, context.input(1)))
     return false;
   return work.heads() % context.artifact.kv()->layers()->Get(context.input(1).index())->heads() == 0 ||
@@ -207,9 +219,50 @@ bool validateWork(const Context &context, const PartialAttention &work) {
 bool validateWork(const Context &context, const MergeAttention &work) {
   if (work.peers() == 0 || work.batch() == 0 || work.tokens() == 0 || work.heads() == 0 || work.value_dim() == 0)
     return context.refuse("a size is zero");
-  return match(context,
-               {arena({work.peers(), work.batch(), work.tokens(), work.heads(), uint64_t(work.value_dim()) + 1})},
-               {arena({work.batch(), work.tokens(), work.heads(), work.value_dim()})});
+  bool tokens = work.along() == ChunkDim::Tokens;
+  if (work.along() > ChunkDim::MAX || count(work.chunks()) > kMaxList)
+    return context.refuse("what it is chunked along is unknown, or its chunks are more than " +
+                          std::to_string(kMaxList));
+  uint64_t all = tokens ? work.tokens() : work.batch(), covered = 0;
+  std::vector<Expected> stacked;
+  auto add = [&](uint64_t size) {
+    stacked.push_back(arena({work.peers(), tokens ? work.batch() : size, tokens ? size : work.tokens(), work.heads(),
+                             uint64_t(work.value_dim()) + 1}));
+    covered += size;
+  };
+  for (flatbuffers::uoffset_t i = 0; i < count(work.chunks()); ++i) {
+    if (work.chunks()->Get(i) == 0)
+      return context.refuse("a chunk of it is empty");
+    add(work.chunks()->Get(i));
+  }
+  if (stacked.empty())
+    add(all);
+  if (covered != all)
+    return context.refuse("its chunks sum to " + std::to_string(covered) + ", not to " + std::to_string(all));
+  Expected whole[] = {arena({work.batch(), work.tokens(), work.heads(), work.value_dim()})};
+  return match(context, stacked, whole);
+}
+
+bool validateWork(const Context &context, const Concat &work) {
+  if (work.rows() == 0 || count(work.widths()) == 0 || count(work.widths()) > kMaxList)
+    return context.refuse("it has no rows, or not 1 to " + std::to_string(kMaxList) + " widths");
+  // FlatBuffers' verifier looks at a vector's length field alone, which is aligned to four bytes.
+  if (reinterpret_cast<uintptr_t>(work.widths()->Data()) % alignof(uint64_t) != 0)
+    return context.refuse("its list of widths is not aligned");
+  std::vector<Expected> parts;
+  uint64_t width = 0;
+  for (uint64_t part : *work.widths()) {
+    if (part == 0 || __builtin_add_overflow(width, part, &width))
+      return context.refuse("a width is zero or out of range");
+    parts.push_back(arena({work.rows(), part}));
+  }
+  Expected whole[] = {arena({work.rows(), width})};
+  return match(context, parts, whole);
+}
+
+template <typename Event> bool validateEvent(const Context &context, const Event &work) {
+  return match(context, std::span<const Expected>(), std::span<const Expected>()) &&
+         (work.event() < context.entry.events() || context.refuse("its event is not one of its entry's"));
 }
 
 bool validateWork(const Context &context, const LastToken &work) {
@@ -281,6 +334,12 @@ bool validateWork(const Context &context) {
     return validateWork(context, *command.work_as_AllToAll());
   case Work::AllReduce:
     return validateWork(context, *command.work_as_AllReduce());
+  case Work::Concat:
+    return validateWork(context, *command.work_as_Concat());
+  case Work::Record:
+    return validateEvent(context, *command.work_as_Record());
+  case Work::Wait:
+    return validateEvent(context, *command.work_as_Wait());
   case Work::NONE:
     break;
   }

@@ -10,6 +10,9 @@
 
 namespace helix::artifact::detail {
 
+/// Elements of lists whose check reads more than the element: a small file can name the same bytes many times.
+inline constexpr flatbuffers::uoffset_t kMaxList = 256;
+
 /// Refuses the artifact: "<where>: <what>". `where` is empty for the artifact itself.
 bool refuse(Error &error, const std::string &where, const std::string &what);
 
@@ -35,6 +38,10 @@ bool isText(const flatbuffers::String *text);
 
 /// Checks the commands of an entry, whose own fields and the rest of the artifact are checked already.
 bool validateCommands(const Artifact &artifact, const Entry &entry, const std::string &where, Error &error);
+
+/// Checks that each event has one record, and its waits come later and on other streams; that all collectives are on
+/// one stream; and that there are no more streams and events than there may be.
+bool validateStreams(const Entry &entry, const std::string &where, Error &error);
 
 /// Checks that an operand lies where it says: inside its arena and aligned, or an existing weight, layer or input.
 bool validatePlace(const Artifact &artifact, const Entry &entry, const Operand &operand, const std::string &where,

@@ -1,5 +1,6 @@
 //===- HlxToText.cpp - An artifact as text ---------------------------------===//
 #include "lib/Translate/HlxToText.h"
+#include "lib/Artifact/Validate.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringRef.h"
@@ -58,6 +59,12 @@ struct Printer {
     out << ")";
   }
 
+  template <typename T> void list(const flatbuffers::Vector<T> *numbers) {
+    out << "[";
+    llvm::interleaveComma(each(numbers), out, [&](T number) { out << number; });
+    out << "]";
+  }
+
   void work(const Command &command) {
     auto sizes = [&](std::initializer_list<std::pair<const char *, uint64_t>> list) {
       for (auto [name, value] : list)
@@ -88,16 +95,25 @@ struct Printer {
              {"padded_heads", w.padded_heads()},
              {"key_dim", w.key_dim()},
              {"value_dim", w.value_dim()}});
+      Chunk batch = batchChunk(w), tokens = tokenChunk(w);
+      if (batch.count != w.batch() || tokens.count != w.tokens())
+        out << " of sequences " << batch.begin << " + " << batch.count << ", tokens " << tokens.begin << " + "
+            << tokens.count;
       out << " scale " << llvm::format("%.9g", w.scale());
       return;
     }
     case Work::MergeAttention: {
       const auto &w = *command.work_as_MergeAttention();
-      return sizes({{"peers", w.peers()},
-                    {"batch", w.batch()},
-                    {"tokens", w.tokens()},
-                    {"heads", w.heads()},
-                    {"value_dim", w.value_dim()}});
+      sizes({{"peers", w.peers()},
+             {"batch", w.batch()},
+             {"tokens", w.tokens()},
+             {"heads", w.heads()},
+             {"value_dim", w.value_dim()}});
+      if (w.chunks()) {
+        out << " along " << EnumNameChunkDim(w.along()) << " in ";
+        list(w.chunks());
+      }
+      return;
     }
     case Work::LastToken: {
       const auto &w = *command.work_as_LastToken();
@@ -117,6 +133,17 @@ struct Printer {
       out << " over " << EnumNameAxis(w.axis());
       return sizes({{"elements", w.elements()}});
     }
+    case Work::Concat: {
+      const auto &w = *command.work_as_Concat();
+      sizes({{"rows", w.rows()}});
+      out << " widths ";
+      list(w.widths());
+      return;
+    }
+    case Work::Record:
+      return sizes({{"event", command.work_as_Record()->event()}});
+    case Work::Wait:
+      return sizes({{"event", command.work_as_Wait()->event()}});
     case Work::NONE:
       return;
     }
@@ -141,7 +168,10 @@ struct Printer {
     out << "entry " << EnumNameEntryKind(entry.kind()) << ": batch " << entry.batch() << ", tokens " << entry.tokens()
         << ", logits " << EnumNameLogitRows(entry.logits()) << " at ";
     operand(*entry.logits_operand());
-    out << ", device arena " << entry.device_bytes() << " bytes, comm arena " << entry.comm_bytes() << " bytes\n";
+    out << ", device arena " << entry.device_bytes() << " bytes, comm arena " << entry.comm_bytes() << " bytes";
+    if (entry.streams() != 1)
+      out << ", " << entry.streams() << " streams, " << entry.events() << " events";
+    out << "\n";
     for (const Command *command : each(entry.commands())) {
       out << "  " << EnumNameWork(command->work_type());
       work(*command);
@@ -185,9 +215,9 @@ struct Printer {
     }
     for (const Kernel *kernel : each(artifact.kernels())) {
       out << "kernel ";
-      quoted(kernel->symbol()) << " in image " << kernel->image() << ", groups " << kernel->groups() << ", buffers [";
-      llvm::interleaveComma(each(kernel->buffers()), out, [&](uint64_t bytes) { out << bytes; });
-      out << "]\n";
+      quoted(kernel->symbol()) << " in image " << kernel->image() << ", groups " << kernel->groups() << ", buffers ";
+      list(kernel->buffers());
+      out << "\n";
     }
     for (const Entry *it : each(artifact.entries()))
       entry(*it);

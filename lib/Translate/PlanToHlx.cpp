@@ -200,6 +200,7 @@ struct Writer {
           t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = op.getHeads();
           t.padded_heads = op.getPaddedHeads(), t.key_dim = cache.getKeyDim(), t.value_dim = cache.getValueDim();
           t.scale = op.getScale().convertToDouble();
+          t.batch_count = t.batch, t.token_count = t.tokens;
           work.Set(std::move(t));
         })
         .Case([&](plan::MergeAttentionOp op) {

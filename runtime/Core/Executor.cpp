@@ -114,8 +114,22 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
   }
   case artifact::Work::MergeAttention: {
     const auto &work = *command.work_as_MergeAttention();
-    return cpu::MergeArgs{floats(in(0)), floats(out(0)),  work.peers(), size_t(work.batch()) * work.tokens(),
-                          work.heads(),  work.value_dim()};
+    MergeCall call;
+    bool alongTokens = work.along() == artifact::ChunkDim::Tokens;
+    for (uint32_t i = 0; work.chunks() && i < work.chunks()->size(); ++i)
+      call.chunks.push_back({floats(in(i)), work.chunks()->Get(i)});
+    if (call.chunks.empty())
+      call.chunks.push_back({floats(in(0)), alongTokens ? work.tokens() : work.batch()});
+    call.args = {{},           alongTokens,   floats(out(0)), work.peers(),
+                 work.batch(), work.tokens(), work.heads(),   work.value_dim()};
+    return call;
+  }
+  case artifact::Work::Concat: {
+    const auto &work = *command.work_as_Concat();
+    ConcatCall call{{}, {{}, floats(out(0)), work.rows()}};
+    for (uint32_t i = 0; i < work.widths()->size(); ++i)
+      call.parts.push_back({floats(in(i)), work.widths()->Get(i)});
+    return call;
   }
   case artifact::Work::LastToken: {
     const auto &work = *command.work_as_LastToken();
@@ -137,6 +151,8 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
                       command.outputs()->Get(0)->offset(), work.chunk()};
   }
   case artifact::Work::AllReduce:
+  case artifact::Work::Record:
+  case artifact::Work::Wait:
   case artifact::Work::NONE:
     break;
   }
@@ -165,6 +181,9 @@ void Executor::bind(const Images &images, std::span<const StepInputs> inputs, co
     if (!entry.commands())
       continue;
     for (const artifact::Command *command : *entry.commands()) {
+      // One thread walks the list, in which every wait comes after its record.
+      if (command->work_type() == artifact::Work::Record || command->work_type() == artifact::Work::Wait)
+        continue;
       Bound bound{bindCommand(*command, images), bytesOf(*command) >= kParallelBytes};
       if (command->work_type() == artifact::Work::AllToAll)
         bound.sent = &traffic.allToAll;
@@ -198,7 +217,7 @@ void Executor::execute(const cpu::KvAppendArgs &args, bool parallel) {
 void Executor::execute(const cpu::AttentionArgs &args, bool) {
   // What it touches depends on the lengths.
   uint64_t tokens = 0;
-  for (uint32_t b = 0; b < args.batch; ++b)
+  for (uint32_t b = args.batchBegin; b < args.batchBegin + args.batchCount; ++b)
     tokens += uint64_t(args.qLen[b]) * (uint64_t(args.past[b]) + uint64_t(args.qLen[b]));
   uint64_t width = uint64_t(args.cache.keyDim + args.cache.valueDim) * cpu::elementBytes(args.cache.dtype);
   bool parallel = tokens / args.cache.kvp * args.cache.heads * width >= kParallelBytes;
@@ -209,9 +228,17 @@ void Executor::execute(const cpu::AttentionArgs &args, bool) {
   });
 }
 
-void Executor::execute(const cpu::MergeArgs &args, bool parallel) {
+void Executor::execute(const MergeCall &call, bool parallel) {
+  cpu::MergeArgs args = call.args;
+  args.chunks = call.chunks;
   each(cpu::mergeItems(args), parallel,
        [&](size_t begin, size_t end, unsigned) { cpu::mergeAttention(args, begin, end); });
+}
+
+void Executor::execute(const ConcatCall &call, bool parallel) {
+  cpu::ConcatArgs args = call.args;
+  args.parts = call.parts;
+  each(args.rows, parallel, [&](size_t begin, size_t end, unsigned) { cpu::concat(args, begin, end); });
 }
 
 void Executor::execute(const cpu::LastTokenArgs &args, bool parallel) {

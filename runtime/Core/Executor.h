@@ -76,8 +76,16 @@ private:
     std::vector<void *> buffers;
     uint32_t groups = 0;
   };
-  using Call = std::variant<cpu::EmbeddingArgs, cpu::LinearArgs, cpu::KvAppendArgs, cpu::AttentionArgs, cpu::MergeArgs,
-                            cpu::LastTokenArgs, KernelCall, Collective>;
+  struct MergeCall {
+    std::vector<cpu::MergeChunk> chunks;
+    cpu::MergeArgs args; ///< without them
+  };
+  struct ConcatCall {
+    std::vector<cpu::ConcatPart> parts;
+    cpu::ConcatArgs args; ///< without them
+  };
+  using Call = std::variant<cpu::EmbeddingArgs, cpu::LinearArgs, cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall,
+                            cpu::LastTokenArgs, ConcatCall, KernelCall, Collective>;
   struct Bound {
     Call call;
     bool parallel = true;     ///< worth the helpers
@@ -97,7 +105,8 @@ private:
   void execute(const cpu::LinearArgs &args, bool parallel);
   void execute(const cpu::KvAppendArgs &args, bool parallel);
   void execute(const cpu::AttentionArgs &args, bool parallel);
-  void execute(const cpu::MergeArgs &args, bool parallel);
+  void execute(const MergeCall &call, bool parallel);
+  void execute(const ConcatCall &call, bool parallel);
   void execute(const cpu::LastTokenArgs &args, bool parallel);
   void execute(const KernelCall &call, bool parallel);
   void keepLastLogits(const Program &program);

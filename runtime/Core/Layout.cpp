@@ -1,5 +1,6 @@
 //===- Layout.cpp - What a rank keeps in memory, and where -----------------===//
 #include "runtime/Core/Layout.h"
+#include "lib/Artifact/Validate.h"
 #include "runtime/Core/Memory.h"
 #include "runtime/Error.h"
 
@@ -74,8 +75,12 @@ cpu::AttentionArgs attentionOf(const artifact::Artifact &artifact, const artifac
   const artifact::PartialAttention &work = *command.work_as_PartialAttention();
   cpu::AttentionArgs args;
   args.cache = cacheOf(artifact, command.inputs()->Get(1)->index(), rank);
-  args.batch = work.batch();
+  artifact::Chunk batch = artifact::batchChunk(work), tokens = artifact::tokenChunk(work);
   args.tokens = work.tokens();
+  args.batchBegin = batch.begin;
+  args.batchCount = batch.count;
+  args.tokenBegin = tokens.begin;
+  args.tokenCount = tokens.count;
   args.heads = work.heads();
   args.paddedHeads = work.padded_heads();
   args.scale = static_cast<float>(work.scale());

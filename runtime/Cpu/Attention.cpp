@@ -29,7 +29,8 @@ size_t outputStride(const KvCache &cache) { return (size_t(cache.valueDim) + kWi
 /// Where a query head's result for a token goes in the packed send buffer.
 float *sendRow(const AttentionArgs &args, size_t b, size_t t, size_t head) {
   size_t perPeer = args.paddedHeads / args.cache.kvp, peer = head / perPeer;
-  size_t row = ((peer * args.batch + b) * args.tokens + t) * perPeer + head % perPeer;
+  size_t sequence = b - args.batchBegin, token = t - args.tokenBegin;
+  size_t row = ((peer * args.batchCount + sequence) * args.tokenCount + token) * perPeer + head % perPeer;
   return args.send + row * (size_t(args.cache.valueDim) + 1);
 }
 
@@ -288,10 +289,10 @@ void attendItem(const Item &item) {
 void attentionRange(const AttentionArgs &args, size_t begin, size_t end, float *scratch) {
   const KvCache &cache = args.cache;
   size_t queryBlock = attentionQueryBlock(args), group = args.heads / cache.heads, rows = queryBlock * group;
-  size_t blocks = (args.tokens + queryBlock - 1) / queryBlock;
+  size_t blocks = (args.tokenCount + queryBlock - 1) / queryBlock, tokenEnd = size_t(args.tokenBegin) + args.tokenCount;
   for (size_t index = begin; index < end; ++index) {
-    size_t sequence = index / blocks / cache.heads, kvHead = index / blocks % cache.heads;
-    size_t first = index % blocks * queryBlock, last = std::min<size_t>(first + queryBlock, args.tokens);
+    size_t sequence = args.batchBegin + index / blocks / cache.heads, kvHead = index / blocks % cache.heads;
+    size_t first = args.tokenBegin + index % blocks * queryBlock, last = std::min(first + queryBlock, tokenEnd);
     size_t used = std::clamp<int64_t>(args.qLen[sequence], first, last) - first;
     Item item{args, sequence, kvHead, first, used, group};
     item.scoreStride = scoreStride(cache);
@@ -325,12 +326,12 @@ HWY_EXPORT(attentionRange);
 uint32_t attentionQueryBlock(const AttentionArgs &args) {
   // About 64 rows: enough to use a key or value many times from cache, few enough that their sums stay there too.
   uint32_t group = args.heads / args.cache.heads;
-  return std::max(1u, std::min(args.tokens, 64 / group));
+  return std::max(1u, std::min(args.tokenCount, 64 / group));
 }
 
 size_t attentionItems(const AttentionArgs &args) {
   size_t block = attentionQueryBlock(args);
-  return args.batch * size_t(args.cache.heads) * ((args.tokens + block - 1) / block);
+  return args.batchCount * size_t(args.cache.heads) * ((args.tokenCount + block - 1) / block);
 }
 
 size_t attentionScratch(const AttentionArgs &args) {

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace helix::cpu {
 
@@ -65,6 +66,20 @@ struct LastTokenArgs {
 /// Items are batch rows.
 void lastToken(const LastTokenArgs &args, size_t begin, size_t end);
 
+struct ConcatPart {
+  const float *x = nullptr; ///< [rows, width]
+  size_t width = 0;
+};
+
+struct ConcatArgs {
+  std::span<const ConcatPart> parts;
+  float *y = nullptr; ///< [rows, sum of widths]
+  size_t rows = 0;
+};
+
+/// Sets the parts side by side. Items are rows.
+void concat(const ConcatArgs &args, size_t begin, size_t end);
+
 //===-----------------------------------------------------------------------===//
 // Attention
 //===-----------------------------------------------------------------------===//
@@ -86,18 +101,21 @@ constexpr size_t kvAppendItems(const KvAppendArgs &args) { return size_t(args.ba
 void kvAppend(const KvAppendArgs &args, size_t begin, size_t end);
 
 struct AttentionArgs {
-  const float *q = nullptr;      ///< [batch, tokens, heads, cache.keyDim]
-  const int32_t *past = nullptr; ///< [batch] position of query token 0
-  const int32_t *qLen = nullptr; ///< [batch], 0 … tokens
-  KvCache cache;                 ///< holds the new tokens already
-  float *send = nullptr;         ///< [kvp, batch, tokens, paddedHeads / kvp, valueDim + 1]
-  uint32_t batch = 0, tokens = 0;
-  uint32_t heads = 0;       ///< query heads, a multiple of cache.heads
-  uint32_t paddedHeads = 0; ///< a multiple of kvp, at least heads
+  const float *q = nullptr;                ///< [batch, tokens, heads, cache.keyDim]
+  const int32_t *past = nullptr;           ///< [batch] position of query token 0
+  const int32_t *qLen = nullptr;           ///< [batch], 0 … tokens
+  KvCache cache;                           ///< holds the new tokens already
+  float *send = nullptr;                   ///< [kvp, batchCount, tokenCount, paddedHeads / kvp, valueDim + 1]
+  uint32_t tokens = 0;                     ///< of q
+  uint32_t batchBegin = 0, batchCount = 0; ///< the sequences to attend for
+  uint32_t tokenBegin = 0, tokenCount = 0; ///< and their query tokens
+  uint32_t heads = 0;                      ///< query heads, a multiple of cache.heads
+  uint32_t paddedHeads = 0;                ///< a multiple of kvp, at least heads
   float scale = 1;
 };
 
-/// Work items: (sequence, KV head, block of query tokens), the last fastest. attentionQueryBlock tokens are one item.
+/// Work items: (sequence of the chunk, KV head, block of query tokens), the last fastest. attentionQueryBlock tokens
+/// are one item.
 size_t attentionItems(const AttentionArgs &args);
 uint32_t attentionQueryBlock(const AttentionArgs &args);
 
@@ -109,20 +127,26 @@ size_t attentionScratch(const AttentionArgs &args);
 /// tokens t >= qLen[b] and where this rank holds no visible token. Cache slots that are not visible are not part of the
 /// result, whatever they hold; a NaN in visible ones shows.
 ///
-/// A sequence is split into runs of about 256 local tokens from its start; their partial sums are combined in order.
+/// A sequence is split into runs of about 256 local tokens from its start; their partial sums are combined in order. A
+/// row's bits do not depend on the chunk that it is in.
 /// The exponential is accurate to 2 ulp.
 void partialAttention(const AttentionArgs &args, size_t begin, size_t end, float *scratch);
 
+/// Partials of a run of sequences, or of a run of every sequence's tokens.
+struct MergeChunk {
+  const float *stacked = nullptr; ///< [peers, count, tokens, heads, valueDim + 1] or [peers, batch, count, heads, …]
+  uint32_t count = 0;
+};
+
 struct MergeArgs {
-  const float *stacked = nullptr; ///< [peers, rows, heads, valueDim + 1]
-  float *y = nullptr;             ///< [rows, heads, valueDim]
-  uint32_t peers = 0;
-  size_t rows = 0; ///< batch * tokens
-  uint32_t heads = 0, valueDim = 0;
+  std::span<const MergeChunk> chunks; ///< in order; their counts sum to batch, or to tokens
+  bool alongTokens = false;
+  float *y = nullptr; ///< [batch, tokens, heads, valueDim]
+  uint32_t peers = 0, batch = 0, tokens = 0, heads = 0, valueDim = 0;
 };
 
 /// Items of mergeAttention: (row, head), head fastest.
-constexpr size_t mergeItems(const MergeArgs &args) { return args.rows * args.heads; }
+constexpr size_t mergeItems(const MergeArgs &args) { return size_t(args.batch) * args.tokens * args.heads; }
 
 /// Exact attention from the peers' partials, in ascending peer order; peers with lse = -inf are skipped, zero if all
 /// are, the one peer's output itself if there is one; a NaN shows.

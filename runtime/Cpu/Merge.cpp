@@ -9,9 +9,15 @@ namespace helix::cpu {
 
 void mergeAttention(const MergeArgs &args, size_t begin, size_t end) {
   const float lowest = -std::numeric_limits<float>::infinity();
-  size_t width = args.valueDim, peerStride = args.rows * args.heads * (width + 1);
+  size_t width = args.valueDim, rowSize = args.heads * (width + 1);
   for (size_t item = begin; item < end; ++item) {
-    const float *partial = args.stacked + item * (width + 1);
+    size_t row = item / args.heads, sequence = row / args.tokens, token = row % args.tokens;
+    const MergeChunk *chunk = args.chunks.data();
+    for (size_t &within = args.alongTokens ? token : sequence; within >= chunk->count; ++chunk)
+      within -= chunk->count;
+    size_t batch = args.alongTokens ? args.batch : chunk->count, tokens = args.alongTokens ? chunk->count : args.tokens;
+    size_t peerStride = batch * tokens * rowSize;
+    const float *partial = chunk->stacked + (sequence * tokens + token) * rowSize + item % args.heads * (width + 1);
     float *y = args.y + item * width;
     float largest = lowest;
     for (size_t peer = 0; peer < args.peers; ++peer)

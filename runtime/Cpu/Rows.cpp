@@ -1,4 +1,4 @@
-//===- Rows.cpp - Embedding, last token, and the append to the cache -------===//
+//===- Rows.cpp - Embedding, last token, concat, append to the cache --------===//
 #include "runtime/Cpu/Convert.h"
 #include "runtime/Cpu/Kernels.h"
 
@@ -32,6 +32,16 @@ void lastToken(const LastTokenArgs &args, size_t begin, size_t end) {
     else
       std::copy_n(args.x + (b * args.tokens + used - 1) * args.hidden, args.hidden, y);
   }
+}
+
+void concat(const ConcatArgs &args, size_t begin, size_t end) {
+  size_t width = 0;
+  for (const ConcatPart &part : args.parts)
+    width += part.width;
+  float *y = args.y + begin * width;
+  for (size_t row = begin; row < end; ++row)
+    for (const ConcatPart &part : args.parts)
+      y = std::copy_n(part.x + row * part.width, part.width, y);
 }
 
 void kvAppend(const KvAppendArgs &args, size_t begin, size_t end) {

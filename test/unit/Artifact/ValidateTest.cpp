@@ -1,4 +1,5 @@
 //===- ValidateTest.cpp - Artifacts that contradict themselves -------------===//
+#include "lib/Artifact/Validate.h"
 #include "lib/Artifact/Format.h"
 #include "lib/Artifact/Reader.h"
 #include "lib/Artifact/Writer.h"
@@ -23,9 +24,16 @@ ArtifactT tiny() {
   return tinyArtifact(TinyModel(), options);
 }
 
+/// In chunks, with two streams.
+ArtifactT overlapped() {
+  TinyOptions options;
+  options.kvp = 2;
+  options.chunks = 2;
+  return tinyArtifact(TinyModel(), options);
+}
+
 /// The message with which a changed artifact is refused; "" if it is taken.
-std::string refusal(const std::function<void(ArtifactT &)> &change) {
-  ArtifactT artifact = tiny();
+std::string refusal(const std::function<void(ArtifactT &)> &change, ArtifactT artifact = tiny()) {
   change(artifact);
   std::vector<uint8_t> bytes;
   Error error;
@@ -49,8 +57,13 @@ CommandT &commandOf(ArtifactT &artifact, Work work) {
   EXPECT_NE(refusal([](ArtifactT &a) { __VA_ARGS__; }).find(part), std::string::npos)                                  \
       << refusal([](ArtifactT &a) { __VA_ARGS__; })
 
+#define EXPECT_OVERLAPPED_REFUSED(part, ...)                                                                           \
+  EXPECT_NE(refusal([](ArtifactT &a) { __VA_ARGS__; }, overlapped()).find(part), std::string::npos)                    \
+      << refusal([](ArtifactT &a) { __VA_ARGS__; }, overlapped())
+
 TEST(Validate, WhatTheCompilerWritesIsTaken) {
   EXPECT_EQ(refusal([](ArtifactT &) {}), "");
+  EXPECT_EQ(refusal([](ArtifactT &) {}, overlapped()), "");
 }
 
 TEST(Validate, Mesh) {
@@ -160,6 +173,69 @@ TEST(Validate, OperandsFitTheWork) {
   EXPECT_REFUSED("work", commandOf(a, Work::AllReduce).work.Reset());
 }
 
+TEST(Validate, Chunks) {
+  EXPECT_OVERLAPPED_REFUSED("chunk", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->batch_begin = 3);
+  EXPECT_OVERLAPPED_REFUSED("chunk", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->batch_count = 4);
+  EXPECT_OVERLAPPED_REFUSED("chunk", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->batch_count = ~0u);
+  EXPECT_OVERLAPPED_REFUSED("chunk", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->token_begin = 1);
+  EXPECT_OVERLAPPED_REFUSED("chunk", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->token_count = 2);
+  EXPECT_OVERLAPPED_REFUSED("bytes", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->batch_count = 1);
+  EXPECT_OVERLAPPED_REFUSED("bytes", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->batch_count = 0);
+  EXPECT_OVERLAPPED_REFUSED("sum to 2, not to 3",
+                            commandOf(a, Work::MergeAttention).work.AsMergeAttention()->chunks[0] = 1);
+  EXPECT_OVERLAPPED_REFUSED("bytes", (commandOf(a, Work::MergeAttention).work.AsMergeAttention()->chunks = {1, 2}));
+  EXPECT_OVERLAPPED_REFUSED("takes 1", commandOf(a, Work::MergeAttention).work.AsMergeAttention()->chunks.clear());
+  EXPECT_OVERLAPPED_REFUSED("empty", (commandOf(a, Work::MergeAttention).work.AsMergeAttention()->chunks = {3, 0}));
+  EXPECT_OVERLAPPED_REFUSED("along", commandOf(a, Work::MergeAttention).work.AsMergeAttention()->along = ChunkDim(2));
+  EXPECT_OVERLAPPED_REFUSED("sum to",
+                            commandOf(a, Work::MergeAttention).work.AsMergeAttention()->along = ChunkDim::Tokens);
+  EXPECT_OVERLAPPED_REFUSED("more than 256",
+                            commandOf(a, Work::MergeAttention).work.AsMergeAttention()->chunks.resize(257));
+  EXPECT_OVERLAPPED_REFUSED("lies over", commandOf(a, Work::MergeAttention).outputs[0]->space = Space::Comm,
+                            commandOf(a, Work::MergeAttention).outputs[0]->offset =
+                                commandOf(a, Work::MergeAttention).inputs[1]->offset);
+  EXPECT_OVERLAPPED_REFUSED("bytes", commandOf(a, Work::Concat).work.AsConcat()->widths[0] = 9);
+  EXPECT_OVERLAPPED_REFUSED("takes 1", commandOf(a, Work::Concat).work.AsConcat()->widths.pop_back());
+  EXPECT_OVERLAPPED_REFUSED("width", commandOf(a, Work::Concat).work.AsConcat()->widths[0] = 0);
+  EXPECT_OVERLAPPED_REFUSED("width", commandOf(a, Work::Concat).work.AsConcat()->widths[0] = ~uint64_t(0));
+  EXPECT_OVERLAPPED_REFUSED("widths", commandOf(a, Work::Concat).work.AsConcat()->widths.clear());
+  EXPECT_OVERLAPPED_REFUSED("rows", commandOf(a, Work::Concat).work.AsConcat()->rows = 0);
+}
+
+TEST(Validate, StreamsAndEvents) {
+  EXPECT_OVERLAPPED_REFUSED("streams", a.entries[0]->streams = 0);
+  EXPECT_OVERLAPPED_REFUSED("streams", a.entries[0]->streams = kMaxStreams + 1);
+  EXPECT_OVERLAPPED_REFUSED("on stream 1 of 1", a.entries[0]->streams = 1);
+  EXPECT_OVERLAPPED_REFUSED("not one of its entry's", --a.entries[0]->events);
+  EXPECT_OVERLAPPED_REFUSED("are recorded", ++a.entries[0]->events);
+  EXPECT_OVERLAPPED_REFUSED("more events than commands", a.entries[0]->events = ~0u);
+  EXPECT_OVERLAPPED_REFUSED("one stream has them all", commandOf(a, Work::AllToAll).stream = 0);
+  EXPECT_OVERLAPPED_REFUSED(
+      "event 0 is recorded twice",
+      for (auto &it : a.entries[0]->commands) if (it->work.AsRecord()) it->work.AsRecord()->event = 0);
+  EXPECT_OVERLAPPED_REFUSED("on the same stream", commandOf(a, Work::Wait).stream = 0);
+  EXPECT_OVERLAPPED_REFUSED("not recorded before it", commandOf(a, Work::Wait).work.AsWait()->event = 5);
+  EXPECT_OVERLAPPED_REFUSED(
+      "takes 0",
+      commandOf(a, Work::Wait).inputs.push_back(std::make_unique<OperandT>(*commandOf(a, Work::AllReduce).inputs[0])));
+}
+
+TEST(Reader, TakesVersion1_0) {
+  // Without the fields of 1.1: chunks, streams and events.
+  std::vector<uint8_t> bytes;
+  Error error;
+  ASSERT_TRUE(encodeArtifact(tiny(), bytes, error));
+  bytes[offsetof(Header, minor)] = 0;
+  const Artifact *artifact = verifyArtifact(bytes, error);
+  ASSERT_TRUE(artifact) << error.message;
+  EXPECT_EQ(artifact->entries()->Get(0)->streams(), 1u);
+  for (const Command *command : *artifact->entries()->Get(1)->commands())
+    if (const PartialAttention *work = command->work_as_PartialAttention()) {
+      EXPECT_EQ(batchChunk(*work).count, 3u);
+      EXPECT_EQ(tokenChunk(*work).count, 8u);
+    }
+}
+
 TEST(Reader, HeadersAreChecked) {
   std::vector<uint8_t> good;
   Error error;
@@ -172,7 +248,7 @@ TEST(Reader, HeadersAreChecked) {
   };
   EXPECT_EQ(codeWith(0, 1), ErrorCode::ArtifactForeign);
   EXPECT_EQ(codeWith(offsetof(Header, major), 2), ErrorCode::ArtifactVersion);
-  EXPECT_EQ(codeWith(offsetof(Header, minor), 1), ErrorCode::ArtifactVersion);
+  EXPECT_EQ(codeWith(offsetof(Header, minor), 2), ErrorCode::ArtifactVersion);
   EXPECT_EQ(codeWith(offsetof(Header, payloadBytes), 1), ErrorCode::ArtifactTruncated);
   EXPECT_EQ(codeWith(offsetof(Header, checksum), 1), ErrorCode::ArtifactAltered);
   EXPECT_EQ(codeWith(200, 1), ErrorCode::ArtifactAltered);

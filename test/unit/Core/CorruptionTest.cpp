@@ -49,11 +49,15 @@ std::vector<uint8_t> encoded(const TinyModel &model, const TinyOptions &options)
 }
 
 /// The sanitizers see what a flipped bit makes the runtime touch.
-TEST(Corruption, FlippedBitsAreRefusedOrHarmless) {
+class FlippedBits : public ::testing::TestWithParam<uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(Corruption, FlippedBits, ::testing::Values(0, 2)); // chunks
+
+TEST_P(FlippedBits, AreRefusedOrHarmless) {
   TinyModel model;
   TinyOptions options;
   options.tpa = options.kvp = 2;
   options.prefillLogits = artifact::LogitRows::All;
+  options.chunks = GetParam();
   TemporaryDirectory directory;
   std::string path = writeTiny(directory, model, options);
   ASSERT_TRUE(survives(path));
@@ -65,7 +69,7 @@ TEST(Corruption, FlippedBitsAreRefusedOrHarmless) {
 
   std::mt19937 random(11);
   size_t refused = 0, ran = 0, tried = 0;
-  while (tried < 4000) {
+  while (tried < (GetParam() == 0 ? 4000 : 2000)) {
     std::vector<uint8_t> bytes(original.begin() + sizeof(artifact::Header), original.end());
     size_t at = random() % bytes.size(), inFile = at + sizeof(artifact::Header);
     // The code has a checksum of its own: a few flips of it are enough.

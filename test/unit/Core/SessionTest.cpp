@@ -204,6 +204,43 @@ TEST(Session, ASequenceDoesNotDependOnItsSlotNeighboursOrThreads) {
   }
 }
 
+/// Chunks of the batch in decode steps, of the query tokens in prefill, uneven ones too, and exchanges on a stream of
+/// their own: the same bits as one stream gives, for ragged sequences with an idle slot.
+TEST(Session, OverlapDoesNotChangeBits) {
+  TinyModel model;
+  std::vector<std::vector<int64_t>> ids = {randomIds(9, 1), randomIds(25, 2), randomIds(39, 3)};
+  const size_t prompts[] = {1, 17, 31};
+  auto run = [&](const TinyOptions &options, unsigned threads) {
+    TemporaryDirectory directory;
+    Session session(writeTiny(directory, model, options), {.threads = threads});
+    session.load();
+    std::vector<std::vector<float>> rows;
+    std::vector<Feed> feeds;
+    for (uint32_t s = 0; s < 3; ++s)
+      feeds.push_back({session.admit(s), std::span(ids[s]).first(prompts[s])});
+    session.prefill(feeds);
+    for (size_t step = 0; step < 9; ++step) {
+      for (uint32_t s = 0; s < 3; ++s)
+        rows.push_back(logitsOf(session, s));
+      feeds.clear();
+      for (uint32_t s = 0; s < 3; ++s)
+        if (s != step % 4 && session.length(s) < ids[s].size())
+          feeds.push_back({s, std::span(ids[s]).subspan(session.length(s), 1)});
+      session.step(EntryKind::Decode, feeds);
+    }
+    return rows;
+  };
+  for (const MeshShape &mesh : kMeshes) {
+    TinyOptions options = optionsFor(mesh);
+    auto expected = run(options, 1);
+    for (uint32_t chunks : {1, 2, 3, 5})
+      for (unsigned threads : {1, 7}) {
+        options.chunks = chunks;
+        ASSERT_EQ(run(options, threads), expected) << mesh.tpa << "x" << mesh.kvp << " chunks " << chunks;
+      }
+  }
+}
+
 TEST(Session, WhatTheCacheHoldsBeyondASequenceDoesNotMatter) {
   TinyModel model;
   std::vector<int64_t> ids = randomIds(20, 8);

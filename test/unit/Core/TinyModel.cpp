@@ -2,8 +2,10 @@
 #include "TinyModel.h"
 #include "lib/Artifact/Writer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <random>
 #include <stdexcept>
 #include <unistd.h>
@@ -203,14 +205,30 @@ private:
     Axis axis;
     uint64_t chunk;
   };
+  struct Part {
+    uint32_t begin, size;
+  };
 
+  /// `all` in `count` parts, the first ones larger by one where they are not equal.
+  static std::vector<Part> divide(uint32_t all, uint32_t count) {
+    std::vector<Part> parts;
+    count = std::clamp(count, 1u, all);
+    for (uint32_t i = 0, begin = 0; i < count; ++i) {
+      parts.push_back({begin, all / count + (i < all % count)});
+      begin += parts.back().size;
+    }
+    return parts;
+  }
+
+  /// With `columns`, those of the tensor alone.
   OperandT weight(const std::string &name, WeightUse use, std::vector<std::vector<Cut>> cuts = {},
-                  std::vector<uint64_t> local = {}) {
+                  std::vector<uint64_t> local = {}, std::optional<Part> columns = {}) {
     const TinyModel::Tensor &tensor = model.tensors.at(name);
     if (local.empty())
       local = tensor.shape;
     DType dtype = use == WeightUse::Vector ? DType::F32 : options.weights;
-    if (!weights.count(name)) {
+    std::string key = name + (columns ? " from " + std::to_string(columns->begin) : "");
+    if (!weights.count(key)) {
       auto it = std::make_unique<WeightT>();
       it->name = name;
       it->offset = tensor.offset;
@@ -220,6 +238,8 @@ private:
       for (size_t i = 0; i < tensor.shape.size(); ++i) {
         auto dim = std::make_unique<WeightDimT>();
         dim->stored = dim->window_size = tensor.shape[i];
+        if (columns && i == 1)
+          dim->window_offset = columns->begin, dim->window_size = columns->size;
         dim->local = local[i];
         for (const Cut &cut : i < cuts.size() ? cuts[i] : std::vector<Cut>()) {
           auto split = std::make_unique<SplitT>();
@@ -229,12 +249,12 @@ private:
         }
         it->dims.push_back(std::move(dim));
       }
-      weights[name] = uint32_t(artifact.weights.size());
+      weights[key] = uint32_t(artifact.weights.size());
       artifact.weights.push_back(std::move(it));
     }
     OperandT operand;
     operand.space = Space::Weight;
-    operand.index = weights[name];
+    operand.index = weights[key];
     operand.bytes = dtype == DType::F32 ? 4 : 2;
     for (uint64_t size : local)
       operand.bytes *= size;
@@ -274,8 +294,43 @@ private:
     for (OperandT &operand : outputs)
       it->outputs.push_back(std::make_unique<OperandT>(operand));
     it->phase = phase;
+    it->stream = stream;
     it->source = "node" + std::to_string(entry->commands.size());
     entry->commands.push_back(std::move(it));
+  }
+
+  uint32_t record() {
+    RecordT work;
+    work.event = entry->events++;
+    command(work, {}, {});
+    return work.event;
+  }
+
+  void wait(uint32_t event) {
+    WaitT work;
+    work.event = event;
+    command(work, {}, {});
+  }
+
+  /// Issues a collective on what was just computed, on the second stream if there is one, where the event that is
+  /// returned follows it.
+  template <typename Work> uint32_t exchange(Work work, const OperandT &from, const OperandT &to) {
+    if (options.chunks == 0) {
+      command(std::move(work), {from}, {to});
+      return 0;
+    }
+    uint32_t ready = record();
+    stream = 1;
+    wait(ready);
+    command(std::move(work), {from}, {to});
+    uint32_t done = record();
+    stream = 0;
+    return done;
+  }
+
+  void await(uint32_t event) {
+    if (options.chunks != 0)
+      wait(event);
   }
 
   OperandT generated(const std::string &symbol, std::vector<OperandT> inputs, uint64_t elements) {
@@ -308,13 +363,23 @@ private:
     return y;
   }
 
-  OperandT allReduce(const OperandT &partial) {
+  struct Pending {
+    OperandT whole;
+    uint32_t event;
+  };
+
+  Pending startAllReduce(const OperandT &partial) {
     AllReduceT work;
     work.axis = Axis::N;
     work.elements = partial.bytes / sizeof(float);
     OperandT whole = place(Space::Comm, work.elements);
-    command(std::move(work), {partial}, {whole});
-    return whole;
+    return {whole, exchange(std::move(work), partial, whole)};
+  }
+
+  OperandT allReduce(const OperandT &partial) {
+    Pending pending = startAllReduce(partial);
+    await(pending.event);
+    return pending.whole;
   }
 
   OperandT rope(const OperandT &x, uint64_t headCount) {
@@ -345,26 +410,55 @@ private:
     partial.padded_heads = share * options.kvp;
     partial.key_dim = partial.value_dim = dim;
     partial.scale = 0.5;
-    uint64_t elements = rows * partial.padded_heads * (dim + 1);
-    OperandT send = place(Space::Comm, elements), stacked = place(Space::Comm, elements);
-    command(std::move(partial), {q, cache(layer), input(1), input(2)}, {send});
-    AllToAllT exchange;
-    exchange.axis = Axis::Kvp;
-    exchange.chunk = send.bytes / options.kvp;
-    command(std::move(exchange), {send}, {stacked});
     MergeAttentionT merge;
+    bool tokens = entry->tokens > 1;
+    merge.along = tokens ? ChunkDim::Tokens : ChunkDim::Batch;
+    std::vector<OperandT> stacked;
+    std::vector<uint32_t> exchanged;
+    for (Part part : divide(tokens ? entry->tokens : entry->batch, options.chunks)) {
+      if (options.chunks != 0) {
+        partial.batch_begin = tokens ? 0 : part.begin;
+        partial.batch_count = tokens ? partial.batch : part.size;
+        partial.token_begin = tokens ? part.begin : 0;
+        partial.token_count = tokens ? part.size : 1;
+        merge.chunks.push_back(part.size);
+      }
+      uint64_t elements = uint64_t(tokens ? entry->batch : 1) * part.size * partial.padded_heads * (dim + 1);
+      OperandT send = place(Space::Comm, elements);
+      stacked.push_back(place(Space::Comm, elements));
+      command(partial, {q, cache(layer), input(1), input(2)}, {send});
+      AllToAllT work;
+      work.axis = Axis::Kvp;
+      work.chunk = send.bytes / options.kvp;
+      exchanged.push_back(exchange(std::move(work), send, stacked.back()));
+    }
+    for (uint32_t event : exchanged)
+      await(event);
     merge.peers = options.kvp;
     merge.batch = entry->batch;
     merge.tokens = entry->tokens;
     merge.heads = share;
     merge.value_dim = dim;
     OperandT merged = place(Space::Device, rows * share * dim);
-    command(std::move(merge), {stacked}, {merged});
+    command(std::move(merge), stacked, {merged});
     phase = Phase::Tp;
-    OperandT out = weight(prefix + "o", WeightUse::Linear,
-                          {{{Axis::Tpa, uint64_t(heads) * dim}, {Axis::Kvp, uint64_t(share) * dim}}, {}},
-                          {uint64_t(share) * dim, model.hidden});
-    return allReduce(linear(merged, out, share * dim, model.hidden, Space::Comm));
+    std::vector<Pending> sums;
+    ConcatT concat;
+    concat.rows = rows;
+    for (Part columns : divide(model.hidden, options.chunks ? 2 : 1)) {
+      OperandT out = weight(prefix + "o", WeightUse::Linear,
+                            {{{Axis::Tpa, uint64_t(heads) * dim}, {Axis::Kvp, uint64_t(share) * dim}}, {}},
+                            {uint64_t(share) * dim, columns.size}, columns);
+      sums.push_back(startAllReduce(linear(merged, out, share * dim, columns.size, Space::Comm)));
+      concat.widths.push_back(columns.size);
+    }
+    for (const Pending &sum : sums)
+      await(sum.event);
+    if (sums.size() == 1)
+      return sums[0].whole;
+    OperandT whole = place(Space::Device, rows * model.hidden);
+    command(std::move(concat), {sums[0].whole, sums[1].whole}, {whole});
+    return whole;
   }
 
   OperandT feedForward(const OperandT &n, const std::string &prefix) {
@@ -386,6 +480,7 @@ private:
     entry->batch = options.slots;
     entry->tokens = tokens;
     entry->logits = logits;
+    entry->streams = options.chunks != 0 ? 2 : 1;
     rows = uint64_t(options.slots) * tokens;
     phase = Phase::None;
     EmbeddingT embedding;
@@ -430,6 +525,7 @@ private:
   uint32_t ranks;
   uint64_t localVocabulary, rows = 0;
   Phase phase = Phase::None;
+  uint32_t stream = 0;
   ArtifactT artifact;
   EntryT *entry = nullptr;
   std::map<std::string, uint32_t> weights;

@@ -101,8 +101,19 @@ struct Ranks {
 
   AttentionArgs args(uint32_t rank, std::vector<float> &send) {
     send.assign(size_t(shape.batch()) * shape.tokens * shape.paddedHeads() * (shape.valueDim + 1), 33.0f);
-    return {q.data(),      shape.past.data(), shape.qLen.data(), cache(rank),         send.data(),
-            shape.batch(), shape.tokens,      shape.heads,       shape.paddedHeads(), shape.scale()};
+    return {q.data(),
+            shape.past.data(),
+            shape.qLen.data(),
+            cache(rank),
+            send.data(),
+            shape.tokens,
+            0,
+            shape.batch(),
+            0,
+            shape.tokens,
+            shape.heads,
+            shape.paddedHeads(),
+            shape.scale()};
   }
 
   std::vector<float> attend(uint32_t rank) {
@@ -169,7 +180,8 @@ struct Ranks {
       std::vector<float> stacked, y(rows * perPeer * width, kNaN);
       for (uint32_t peer = 0; peer < shape.kvp; ++peer)
         stacked.insert(stacked.end(), sent[peer].begin() + rank * chunk, sent[peer].begin() + (rank + 1) * chunk);
-      MergeArgs args{stacked.data(), y.data(), shape.kvp, rows, perPeer, shape.valueDim};
+      MergeChunk whole{stacked.data(), shape.batch()};
+      MergeArgs args{{&whole, 1}, false, y.data(), shape.kvp, shape.batch(), shape.tokens, perPeer, shape.valueDim};
       mergeAttention(args, 0, mergeItems(args));
       for (size_t row = 0; row < rows; ++row)
         for (size_t head = 0; head < perPeer; ++head)
@@ -344,7 +356,7 @@ TEST(Attention, GivesAQueryTokenTheSameBitsInEveryChunk) {
         args.q += size_t(t) * heads * 64;
         args.past = &past;
         args.qLen = &qLen;
-        args.tokens = 1;
+        args.tokens = args.tokenCount = 1;
         std::vector<float> scratch(attentionScratch(args), kNaN);
         partialAttention(args, 0, attentionItems(args), scratch.data());
         ASSERT_EQ(0, std::memcmp(send.data(), ours.data() + chunk.sendIndex(0, t, 0), sizeof(float) * heads * 65)) << t;
@@ -364,6 +376,42 @@ TEST(Attention, GivesTheSameBitsHoweverItemsAreDealt) {
       partialAttention(args, item, item + 1, scratch.data());
     }
     EXPECT_TRUE(sameBits(whole, parts));
+  });
+}
+
+/// Chunks of sequences and tokens at random, over ragged lengths and padded heads, against the rows of the whole.
+TEST(Attention, GivesAChunkTheSameBitsAsTheWhole) {
+  forEachTarget([] {
+    std::mt19937_64 random(9);
+    for (DType dtype : kDTypes)
+      for (auto [heads, kvHeads, kvp] : {std::tuple<uint32_t, uint32_t, uint32_t>{6, 2, 4}, {22, 1, 3}, {3, 3, 1}}) {
+        Ranks ranks({dtype, kvp, 4, heads, kvHeads, 48, 40, 37, {300, 0, 7, 50, 1}, {37, 4, 0, 1, 20}});
+        ranks.fill();
+        size_t perPeer = ranks.shape.paddedHeads() / kvp;
+        for (int round = 0; round < 12; ++round) {
+          uint32_t rank = random() % kvp;
+          std::vector<float> whole = ranks.attend(rank), part;
+          AttentionArgs args = ranks.args(rank, part);
+          args.batchBegin = random() % 5, args.batchCount = 1 + random() % (5 - args.batchBegin);
+          args.tokenBegin = random() % 37, args.tokenCount = 1 + random() % (37 - args.tokenBegin);
+          // One row more, which must not be touched.
+          size_t row = 41 * perPeer, rows = size_t(kvp) * args.batchCount * args.tokenCount;
+          part.assign((rows + 1) * row, 33.0f);
+          args.send = part.data();
+          std::vector<float> scratch(attentionScratch(args) + 1, kNaN);
+          scratch.back() = 5;
+          partialAttention(args, 0, attentionItems(args), scratch.data());
+          ASSERT_EQ(scratch.back(), 5);
+          const float *at = part.data();
+          for (uint32_t peer = 0; peer < kvp; ++peer)
+            for (uint32_t b = args.batchBegin; b < args.batchBegin + args.batchCount; ++b)
+              for (uint32_t t = args.tokenBegin; t < args.tokenBegin + args.tokenCount; ++t, at += row)
+                ASSERT_EQ(0, std::memcmp(at, whole.data() + ranks.sendIndex(b, t, peer * perPeer), row * sizeof(float)))
+                    << "peer " << peer << " sequence " << b << " token " << t << ranks.describe();
+          for (size_t i = 0; i < row; ++i)
+            ASSERT_EQ(at[i], 33.0f);
+        }
+      }
   });
 }
 

@@ -14,7 +14,8 @@ std::vector<float> merge(const std::vector<std::vector<float>> &peers) {
     stacked.insert(stacked.end(), peer.begin(), peer.end());
   uint32_t width = peers[0].size() - 1;
   std::vector<float> y(width, 77.0f);
-  mergeAttention({stacked.data(), y.data(), uint32_t(peers.size()), 1, 1, width}, 0, 1);
+  MergeChunk whole{stacked.data(), 1};
+  mergeAttention({{&whole, 1}, false, y.data(), uint32_t(peers.size()), 1, 1, 1, width}, 0, 1);
   return y;
 }
 
@@ -74,7 +75,8 @@ TEST(Merge, MatchesFloat64InAnyOrder) {
           std::swap_ranges(stacked.begin() + a * rows * heads * (width + 1),
                            stacked.begin() + (a + 1) * rows * heads * (width + 1),
                            stacked.begin() + b * rows * heads * (width + 1));
-      MergeArgs args{stacked.data(), nullptr, peers, rows, heads, uint32_t(width)};
+      MergeChunk whole{stacked.data(), uint32_t(rows)};
+      MergeArgs args{{&whole, 1}, false, nullptr, peers, uint32_t(rows), 1, heads, uint32_t(width)};
       std::vector<double> expected;
       for (size_t item = 0; item < rows * heads; ++item)
         for (size_t i = 0; i < width; ++i) {
@@ -94,6 +96,52 @@ TEST(Merge, MatchesFloat64InAnyOrder) {
       for (size_t item = mergeItems(args); item-- > 0;)
         mergeAttention(args, item, item + 1);
       EXPECT_TRUE(sameBits(y, parts));
+    }
+  }
+}
+
+/// Cuts `all` at random.
+std::vector<uint32_t> randomChunks(uint32_t all, std::mt19937_64 &random) {
+  std::vector<uint32_t> chunks;
+  for (uint32_t count; all != 0; all -= count)
+    chunks.push_back(count = 1 + uint32_t(random() % all));
+  return chunks;
+}
+
+TEST(Merge, OfChunksIsThatOfTheWhole) {
+  std::mt19937_64 random(3);
+  for (int round = 0; round < 60; ++round) {
+    uint32_t peers = 1 + random() % 4, batch = 1 + random() % 6, tokens = 1 + random() % 7, heads = 1 + random() % 3;
+    size_t row = heads * 6, rows = size_t(batch) * tokens;
+    std::vector<float> stacked = randomFloats(peers * rows * row, uint64_t(round));
+    MergeChunk whole{stacked.data(), batch};
+    std::vector<float> expected(rows * heads * 5, kNaN), y = expected;
+    MergeArgs args{{&whole, 1}, false, expected.data(), peers, batch, tokens, heads, 5};
+    mergeAttention(args, 0, mergeItems(args));
+    for (bool alongTokens : {false, true}) {
+      std::vector<std::vector<float>> parts;
+      std::vector<MergeChunk> chunks;
+      uint32_t from = 0;
+      for (uint32_t count : randomChunks(alongTokens ? tokens : batch, random)) {
+        std::vector<float> &part = parts.emplace_back();
+        for (uint32_t p = 0; p < peers; ++p)
+          for (uint32_t b = 0; b < batch; ++b)
+            for (uint32_t t = 0; t < tokens; ++t)
+              if (uint32_t at = alongTokens ? t : b; at >= from && at < from + count) {
+                const float *source = stacked.data() + ((p * batch + b) * tokens + t) * row;
+                part.insert(part.end(), source, source + row);
+              }
+        chunks.push_back({part.data(), count});
+        from += count;
+      }
+      std::fill(y.begin(), y.end(), kNaN);
+      args.chunks = chunks;
+      args.alongTokens = alongTokens;
+      args.y = y.data();
+      size_t middle = random() % (mergeItems(args) + 1);
+      mergeAttention(args, middle, mergeItems(args));
+      mergeAttention(args, 0, middle);
+      ASSERT_TRUE(sameBits(y, expected)) << round << (alongTokens ? " tokens" : " batch");
     }
   }
 }

@@ -1,4 +1,4 @@
-//===- RowsTest.cpp - Embedding and last token -----------------------------===//
+//===- RowsTest.cpp - Embedding, last token, concat --------------------------===//
 #include "Reference.h"
 #include "runtime/Cpu/Kernels.h"
 
@@ -30,6 +30,20 @@ TEST(LastToken, TakesTheLastUsedOne) {
   for (size_t b = 0; b < 4; ++b)
     for (size_t i = 0; i < 5; ++i)
       ASSERT_EQ(y[b * 5 + i], qLen[b] == 0 ? 0 : x[(b * 3 + qLen[b] - 1) * 5 + i]);
+}
+
+TEST(Concat, SetsPartsSideBySide) {
+  std::vector<float> a = randomFloats(4 * 3, 1), b = randomFloats(4 * 1, 2), c = randomFloats(4 * 5, 3);
+  const ConcatPart parts[] = {{a.data(), 3}, {b.data(), 1}, {c.data(), 5}};
+  std::vector<float> y(5 * 9, kNaN);
+  ConcatArgs args{parts, y.data(), 4};
+  concat(args, 3, 4);
+  EXPECT_TRUE(std::isnan(y[26]));
+  concat(args, 0, 3);
+  for (size_t row = 0; row < 4; ++row)
+    for (size_t i = 0; i < 9; ++i)
+      ASSERT_EQ(y[row * 9 + i], i < 3 ? a[row * 3 + i] : i < 4 ? b[row] : c[row * 5 + i - 4]);
+  EXPECT_TRUE(std::isnan(y[36]));
 }
 
 } // namespace
