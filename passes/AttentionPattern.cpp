@@ -59,6 +59,27 @@ FailureOr<AttentionPattern> matchAttention(AttentionOp attention) {
   return pattern;
 }
 
+FailureOr<int64_t> kvReplicas(AttentionOp attention, AttentionPattern pattern, MeshAttr mesh) {
+  int64_t kvHeads = cast<RankedTensorType>(pattern.append.getKey().getType()).getDimSize(2);
+  if (mesh.getTpa() <= kvHeads)
+    return 1;
+  int64_t group = cast<RankedTensorType>(attention.getQ().getType()).getDimSize(2) / kvHeads;
+  int64_t replicas = mesh.getTpa() / kvHeads;
+  if (mesh.getTpa() % kvHeads == 0 && group % replicas == 0)
+    return replicas;
+  InFlightDiagnostic error = attention.emitError(errorPrefix(ErrorCode::KvReplicasMisfit));
+  error << "tpa = " << mesh.getTpa() << " does not give each of " << kvHeads
+        << " KV heads to as many ranks, and each of those an equal part of its " << group
+        << " query heads; what fits above tpa = " << kvHeads << " is";
+  bool none = true;
+  for (int64_t copies = 2; copies <= group; ++copies)
+    if (group % copies == 0) {
+      error << (none ? " " : ", ") << kvHeads * copies;
+      none = false;
+    }
+  return none ? error << " nothing" : error;
+}
+
 FailureOr<LinearOp> matchHead(func::FuncOp entry) {
   Value logits = entry.getBody().front().getTerminator()->getOperand(0);
   auto linear = logits.getDefiningOp<LinearOp>();

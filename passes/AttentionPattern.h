@@ -18,6 +18,11 @@ struct AttentionPattern {
 /// Matches the surroundings of `attention`; emits HLX2003 with the op that does not fit.
 mlir::FailureOr<AttentionPattern> matchAttention(AttentionOp attention);
 
+/// On how many neighbours along tpa each KV head of `attention` lies: 1 where tpa is at most the number of KV heads.
+/// More ranks than KV heads must be so many for each head, and each of them needs as many query heads; emits HLX2006
+/// otherwise.
+mlir::FailureOr<int64_t> kvReplicas(AttentionOp attention, AttentionPattern pattern, MeshAttr mesh);
+
 /// The product that makes the entry's logits, alone and with a weight; emits HLX2003 if it is anything else.
 mlir::FailureOr<LinearOp> matchHead(mlir::func::FuncOp entry);
 

@@ -127,10 +127,15 @@ LogicalResult verifySlice(WeightOp weight, MeshAttr mesh) {
   for (unsigned d = 0; d < size.size(); ++d) {
     int64_t covered = size[d];
     for (SplitAttr split : weight.splits(d)) {
-      if (split.getChunk() < ceilDiv(covered, mesh.size(split.getAxis())))
+      int64_t chunks = split.chunks(mesh);
+      if (!chunks)
         return weight.emitError(errorPrefix(ErrorCode::LevelInvalid))
-               << "dimension " << d << ": " << mesh.size(split.getAxis()) << " chunks of " << split.getChunk()
-               << " do not cover " << covered << " elements";
+               << "dimension " << d << ": " << split.getReplicas() << " copies do not divide the "
+               << mesh.size(split.getAxis()) << " ranks along " << stringifyAxis(split.getAxis());
+      if (split.getChunk() < ceilDiv(covered, chunks))
+        return weight.emitError(errorPrefix(ErrorCode::LevelInvalid))
+               << "dimension " << d << ": " << chunks << " chunks of " << split.getChunk() << " do not cover "
+               << covered << " elements";
       covered = std::min(covered, split.getChunk());
     }
   }

@@ -25,6 +25,7 @@ RankedTensorType withDim(RankedTensorType type, int64_t dim, int64_t size) {
 struct EntryPartitioner {
   func::FuncOp entry;
   MeshAttr mesh;
+  int64_t ffnRanks; ///< the first ranks, which alone hold the FFN; 0: all, along tpf
   int64_t exchanges = 0, reductions = 0;
 
   /// The share of `value`, a weight, with dimension `dim` cut by `splits`; `local` is its padded size.
@@ -43,7 +44,9 @@ struct EntryPartitioner {
                             sliceAttr);
   }
 
-  SplitAttr split(Axis axis, int64_t chunk) { return SplitAttr::get(entry.getContext(), axis, chunk); }
+  SplitAttr split(Axis axis, int64_t chunk, int64_t replicas = 1) {
+    return SplitAttr::get(entry.getContext(), axis, chunk, replicas);
+  }
 
   PartialType partialSum(RankedTensorType type) {
     return PartialType::get(entry.getContext(), type, Reduction::Sum, {Axis::N});
@@ -64,11 +67,12 @@ struct EntryPartitioner {
     op.erase();
   }
 
-  /// Columns over tpf in, rows over tpf out.
+  /// Columns over tpf in, rows over tpf out. On the first ranks alone, they are cut over n, coarsely enough that
+  /// nothing is left for the others.
   void ffn(FFNOp op) {
     OpBuilder builder(op);
-    int64_t local = ceilDiv(tensorOf(op.getGate()).getDimSize(1), mesh.getTpf());
-    SplitAttr columns = split(Axis::Tpf, local);
+    int64_t local = ceilDiv(tensorOf(op.getGate()).getDimSize(1), ffnRanks ? ffnRanks : mesh.getTpf());
+    SplitAttr columns = split(ffnRanks ? Axis::N : Axis::Tpf, local);
     Value gate = slice(builder, op.getGate(), 1, columns, local);
     Value up = slice(builder, op.getUp(), 1, columns, local);
     Value down = slice(builder, op.getDown(), 0, columns, local);
@@ -88,19 +92,20 @@ struct EntryPartitioner {
     op.erase();
   }
 
-  /// Rebuilds the ops from a product to `value` [batch, tokens, heads, dim] with `heads` local heads.
-  Value localHeads(OpBuilder &builder, Value value, int64_t heads) {
+  /// Rebuilds the ops from a product to `value` [batch, tokens, heads, dim] with `heads` local heads, the same ones on
+  /// `replicas` neighbours.
+  Value localHeads(OpBuilder &builder, Value value, int64_t heads, int64_t replicas = 1) {
     Operation *op = value.getDefiningOp();
     int64_t width = tensorOf(value).getDimSize(3);
     if (auto rope = dyn_cast<RopeOp>(op)) {
-      Value x = localHeads(builder, rope.getX(), heads);
+      Value x = localHeads(builder, rope.getX(), heads, replicas);
       return RopeOp::create(builder, op->getLoc(), x, rope.getCos(), rope.getSin(), rope.getPast(),
                             rope.getInterleaved());
     }
     auto expand = cast<tensor::ExpandShapeOp>(op);
     auto linear = expand.getSrc().getDefiningOp<LinearOp>();
     int64_t columns = heads * width;
-    Value weight = slice(builder, linear.getWeight(), 1, split(Axis::Tpa, columns), columns);
+    Value weight = slice(builder, linear.getWeight(), 1, split(Axis::Tpa, columns, replicas), columns);
     Value product = LinearOp::create(builder, linear.getLoc(), withDim(tensorOf(linear.getResult()), 2, columns),
                                      linear.getX(), weight);
     return tensor::ExpandShapeOp::create(builder, op->getLoc(), withDim(tensorOf(value), 2, heads), product,
@@ -108,7 +113,7 @@ struct EntryPartitioner {
   }
 
   /// Attention on the rank's tokens and heads, the exchange, the merge and the output projection.
-  void attention(AttentionOp op, const AttentionPattern &pattern) {
+  void attention(AttentionOp op, const AttentionPattern &pattern, int64_t replicas) {
     KVAppendOp append = pattern.append;
     tensor::CollapseShapeOp collapse = pattern.collapse;
     LinearOp output = pattern.output;
@@ -117,7 +122,7 @@ struct EntryPartitioner {
     // The cache's type is local already (retype()), the append's operands are not.
     int64_t kvHeads = cache.getHeads();
     int64_t group = q[2] / tensorOf(append.getKey()).getDimSize(2);
-    int64_t heads = kvHeads * group;
+    int64_t heads = kvHeads * group / replicas;
     int64_t perPeer = ceilDiv(heads, mesh.getKvp());
     int64_t width = cache.getValueDim();
 
@@ -127,8 +132,8 @@ struct EntryPartitioner {
     auto region = RegionOp::create(builder, op.getLoc(), TypeRange{merged, cache}, Phase::Kvp);
     builder.createBlock(&region.getBody());
     Value query = localHeads(builder, op.getQ(), heads);
-    Value key = localHeads(builder, append.getKey(), kvHeads);
-    Value value = localHeads(builder, append.getValue(), kvHeads);
+    Value key = localHeads(builder, append.getKey(), kvHeads, replicas);
+    Value value = localHeads(builder, append.getValue(), kvHeads, replicas);
     Value appended = KVAppendOp::create(builder, append.getLoc(), cache, key, value, append.getPast(), append.getQLen(),
                                         append.getCache());
     auto partial = PartialType::get(
@@ -208,20 +213,23 @@ struct EntryPartitioner {
   }
 
   LogicalResult run() {
-    SmallVector<std::pair<AttentionOp, AttentionPattern>> attentions;
+    SmallVector<std::tuple<AttentionOp, AttentionPattern, int64_t>> attentions;
     for (auto op : entry.getBody().front().getOps<AttentionOp>()) {
       FailureOr<AttentionPattern> pattern = matchAttention(op);
       if (failed(pattern))
         return failure();
-      attentions.emplace_back(op, *pattern);
+      FailureOr<int64_t> replicas = kvReplicas(op, *pattern, mesh);
+      if (failed(replicas))
+        return failure();
+      attentions.emplace_back(op, *pattern, *replicas);
     }
     FailureOr<LinearOp> logits = matchHead(entry);
     if (failed(logits) || failed(matchWeights(entry)))
       return failure();
 
     retype();
-    for (auto &[op, pattern] : attentions)
-      attention(op, pattern);
+    for (auto &[op, pattern, replicas] : attentions)
+      attention(op, pattern, replicas);
     for (auto op : llvm::to_vector(entry.getBody().front().getOps<EmbeddingOp>()))
       embedding(op);
     for (auto op : llvm::to_vector(entry.getBody().front().getOps<FFNOp>()))
@@ -253,8 +261,17 @@ struct PartitionPass : impl::PartitionBase<PartitionPass> {
     }
     if (failed(verifyModelLevel(getOperation())))
       return signalPassFailure();
+    int64_t ffnRanks = 0;
+    if (auto attr = getOperation()->getAttrOfType<IntegerAttr>(kFfnRanksAttr)) {
+      ffnRanks = attr.getInt();
+      if (ffnRanks < 1 || ffnRanks > mesh.ranks()) {
+        getOperation().emitError(errorPrefix(ErrorCode::LevelInvalid))
+            << kFfnRanksAttr << " = " << ffnRanks << " is not from 1 to the mesh's " << mesh.ranks() << " ranks";
+        return signalPassFailure();
+      }
+    }
     for (func::FuncOp entry : entriesOf(getOperation())) {
-      EntryPartitioner partitioner{entry, mesh};
+      EntryPartitioner partitioner{entry, mesh, ffnRanks};
       if (failed(partitioner.run()))
         return signalPassFailure();
       exchanges += partitioner.exchanges;

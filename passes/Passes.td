@@ -49,6 +49,10 @@ def Shard : Pass<"helix-shard", "::mlir::ModuleOp"> {
     Where an axis is 0 it is chosen: tpa is the largest divisor of N that divides the KV heads, with N = kvp * tpa; tpf
     is N / ep.
 
+    Two baselines for comparison are made on request only. With `kv-replicate`, tpa may exceed the KV heads: tpa / KV
+    heads neighbours hold the same KV head, and each an equal part of its query heads. With `ffn-ranks`, only the first
+    ranks hold the FFN (`helix.ffn_ranks`); the others have an empty share of it.
+
     ```mlir
     %q = helix.linear %x, %wq {helix.sharding = #helix.sharding<attn, [[], [], ["tpa"]]>} : ...
     ```
@@ -58,7 +62,9 @@ def Shard : Pass<"helix-shard", "::mlir::ModuleOp"> {
     Option<"kvp", "kvp", "int64_t", "0", "Ranks along the KV sequence; 0: N / tpa">,
     Option<"tpa", "tpa", "int64_t", "0", "Ranks along the heads; 0: chosen">,
     Option<"ep", "ep", "int64_t", "0", "Ranks along the experts; 0: 1">,
-    Option<"tpf", "tpf", "int64_t", "0", "Ranks along the FFN columns; 0: N / ep">
+    Option<"tpf", "tpf", "int64_t", "0", "Ranks along the FFN columns; 0: N / ep">,
+    Option<"kvReplicate", "kv-replicate", "bool", "false", "Let more tpa ranks than KV heads hold copies of them">,
+    Option<"ffnRanks", "ffn-ranks", "int64_t", "0", "The first ranks, which alone hold the FFN; 0: all">
   ];
   let dependentDialects = ["::helix::HelixDialect"];
   let statistics = [Statistic<"sharded", "sharded", "Number of values split over ranks">];
@@ -70,7 +76,8 @@ def Partition : Pass<"helix-partition", "::mlir::ModuleOp"> {
     Shapes become local, weights get the slice that a rank holds, and what each layer exchanges becomes explicit.
     Attention becomes partial attention on the rank's tokens, one all-to-all and the merge, in a `kvp` region together
     with the products that feed it; the output projection and the FFN become partial sums and all-reduces in a `tp`
-    region. Heads, FFN columns and the vocabulary are padded where they do not divide.
+    region. Heads, FFN columns and the vocabulary are padded where they do not divide. Where tpa exceeds the KV heads,
+    each is on as many neighbours along tpa; with `helix.ffn_ranks`, the FFN is cut over the first ranks only.
 
     ```mlir
     %a = helix.attention %q, %cache, %past, %q_len {scale = 0.25 : f64}

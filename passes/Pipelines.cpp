@@ -47,6 +47,10 @@ struct ModelPhaseOptions : PassPipelineOptions<ModelPhaseOptions> {
   Option<int64_t> tpa{*this, "tpa", llvm::cl::desc("Ranks along the heads"), llvm::cl::init(0)};
   Option<int64_t> ep{*this, "ep", llvm::cl::desc("Ranks along the experts"), llvm::cl::init(0)};
   Option<int64_t> tpf{*this, "tpf", llvm::cl::desc("Ranks along the FFN columns"), llvm::cl::init(0)};
+  Option<bool> kvReplicate{*this, "kv-replicate", llvm::cl::desc("Let tpa ranks hold copies of KV heads"),
+                           llvm::cl::init(false)};
+  Option<int64_t> ffnRanks{*this, "ffn-ranks", llvm::cl::desc("The first ranks, which alone hold the FFN"),
+                           llvm::cl::init(0)};
 };
 struct PlanPhaseOptions : PassPipelineOptions<PlanPhaseOptions> {
   Option<std::string> target{*this, "target", llvm::cl::desc("What to generate code for"), llvm::cl::init("cpu")};
@@ -60,7 +64,7 @@ void registerHelixPasses() {
   PassPipelineRegistration<ModelPhaseOptions>(
       "helix-model-phase", "Raise and shard, checked", [](OpPassManager &pm, const ModelPhaseOptions &flags) {
         PipelineOptions options;
-        options.shard = {flags.ranks, flags.kvp, flags.tpa, flags.ep, flags.tpf};
+        options.shard = {flags.ranks, flags.kvp, flags.tpa, flags.ep, flags.tpf, flags.kvReplicate, flags.ffnRanks};
         buildModelPhase(pm, options);
       });
   PassPipelineRegistration<>("helix-spmd-phase", "Partition, flatten and fuse, checked", buildSpmdPhase);

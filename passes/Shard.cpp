@@ -33,8 +33,10 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     if (failed(mesh))
       return signalPassFailure();
     getOperation()->setAttr(kMeshAttr, *mesh);
+    if (failed(chooseFfnRanks(*mesh)))
+      return signalPassFailure();
     for (func::FuncOp entry : entries)
-      if (failed(shardEntry(entry)))
+      if (failed(shardEntry(entry, *mesh)))
         return signalPassFailure();
   }
 
@@ -72,10 +74,11 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     if (n % t)
       return meshError() << "tpa = " << t << " does not divide " << n << " ranks";
     k = n / t;
-    if (t > kvHeads)
+    if (t > kvHeads && !kvReplicate)
       return getOperation().emitError(errorPrefix(ErrorCode::TpaTooLarge))
              << "tpa = " << t << ", but the model has " << kvHeads
-             << " KV heads; a larger tpa would copy the cache. Take tpa <= " << kvHeads << " and a larger kvp";
+             << " KV heads; a larger tpa would copy the cache. Take tpa <= " << kvHeads
+             << " and a larger kvp, or ask for the copies (--kv-replicate)";
 
     if (n > kMaxRanks)
       return meshError() << "kvp * tpa = " << k << " * " << t << " is more than the " << kMaxRanks
@@ -89,15 +92,32 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     return MeshAttr::get(&getContext(), t, k, e, f);
   }
 
+  /// The ranks that hold the FFN, where they are not all.
+  LogicalResult chooseFfnRanks(MeshAttr mesh) {
+    getOperation()->removeAttr(kFfnRanksAttr);
+    int64_t first = ffnRanks;
+    if (first == 0)
+      return success();
+    auto invalid = [&] { return getOperation().emitError(errorPrefix(ErrorCode::FfnRanksInvalid)); };
+    if (first < 1 || first > mesh.ranks())
+      return invalid() << "the FFN cannot lie on " << first << " of " << mesh.ranks() << " ranks; take from 1 to "
+                       << mesh.ranks();
+    if (ep || tpf)
+      return invalid() << "the FFN lies on the first " << first
+                       << " ranks, each with an equal part of its columns; leave ep and tpf out";
+    getOperation()->setAttr(kFfnRanksAttr, Builder(&getContext()).getI64IntegerAttr(first));
+    return success();
+  }
+
   void mark(Operation *op, View view, int64_t dim, ArrayRef<Axis> axes) {
     int64_t rank = cast<RankedTensorType>(op->getResult(0).getType()).getRank();
     op->setAttr(kShardingAttr, sharding(&getContext(), view, rank, dim, axes));
     ++sharded;
   }
 
-  LogicalResult shardAttention(AttentionOp attention) {
+  LogicalResult shardAttention(AttentionOp attention, MeshAttr mesh) {
     FailureOr<AttentionPattern> pattern = matchAttention(attention);
-    if (failed(pattern))
+    if (failed(pattern) || failed(kvReplicas(attention, *pattern, mesh)))
       return failure();
     for (Operation *op : pattern->heads)
       mark(op, View::Attn, 2, {Axis::Tpa});
@@ -107,10 +127,10 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     return success();
   }
 
-  LogicalResult shardEntry(func::FuncOp entry) {
+  LogicalResult shardEntry(func::FuncOp entry, MeshAttr mesh) {
     if (failed(matchWeights(entry)))
       return failure();
-    WalkResult walk = entry.walk([&](AttentionOp attention) { return WalkResult(shardAttention(attention)); });
+    WalkResult walk = entry.walk([&](AttentionOp attention) { return WalkResult(shardAttention(attention, mesh)); });
     if (walk.wasInterrupted())
       return failure();
     FailureOr<LinearOp> head = matchHead(entry);

@@ -104,11 +104,21 @@ SmallVector<Axis> ShardingAttr::axes(unsigned dim) const {
                              [](Attribute name) { return *symbolizeAxis(cast<StringAttr>(name).getValue()); });
 }
 
-LogicalResult SplitAttr::verify(function_ref<InFlightDiagnostic()> emitError, Axis axis, int64_t chunk) {
+LogicalResult SplitAttr::verify(function_ref<InFlightDiagnostic()> emitError, Axis axis, int64_t chunk,
+                                int64_t replicas) {
   if (chunk < 1)
     return emitError() << "a split's chunk must be at least 1, but is " << chunk;
+  if (replicas < 1)
+    return emitError() << "a split's replicas must be at least 1, but are " << replicas;
   return success();
 }
+
+int64_t SplitAttr::chunks(MeshAttr mesh) const {
+  int64_t size = mesh.size(getAxis());
+  return size % getReplicas() == 0 ? size / getReplicas() : 0;
+}
+
+int64_t SplitAttr::index(MeshAttr mesh, int64_t rank) const { return mesh.coordinate(getAxis(), rank) / getReplicas(); }
 
 LogicalResult EntryAttr::verify(function_ref<InFlightDiagnostic()> emitError, EntryKind kind, int64_t batch,
                                 int64_t tokens, LogitRows logits) {

@@ -35,6 +35,7 @@ View viewOf(Axis axis);
 
 /// Names of the attributes that the passes leave on modules, functions and ops.
 inline constexpr llvm::StringLiteral kMeshAttr = "helix.mesh";
+inline constexpr llvm::StringLiteral kFfnRanksAttr = "helix.ffn_ranks";
 inline constexpr llvm::StringLiteral kEntryAttr = "helix.entry";
 inline constexpr llvm::StringLiteral kShardingAttr = "helix.sharding";
 inline constexpr llvm::StringLiteral kPhaseAttr = "helix.phase";

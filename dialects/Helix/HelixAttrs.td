@@ -56,11 +56,23 @@ def Helix_SplitAttr : Helix_Attr<"Split", "split"> {
   let summary = "One step of slicing: the rank's coordinate along an axis picks a chunk";
   let description = [{
     The range `[lo, hi)` becomes `[lo + c * chunk, min(lo + (c + 1) * chunk, hi))`, empty if that starts at or past
-    `hi`, with `c` the rank's coordinate along the axis. Splits of one dimension apply in order.
+    `hi`, with `c` the rank's coordinate along the axis, divided by `replicas`: so many neighbours along the axis hold
+    the same chunk. Splits of one dimension apply in order.
+
+    ```mlir
+    #helix.split<tpa, 16>
+    #helix.split<tpa, 16, replicas = 2>
+    ```
   }];
-  let parameters = (ins "::helix::Axis":$axis, "int64_t":$chunk);
-  let assemblyFormat = "`<` $axis `,` $chunk `>`";
+  let parameters = (ins "::helix::Axis":$axis, "int64_t":$chunk, DefaultValuedParameter<"int64_t", "1">:$replicas);
+  let assemblyFormat = "`<` $axis `,` $chunk (`,` `replicas` `=` $replicas^)? `>`";
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Number of different chunks that the ranks of `mesh` hold; 0 if `replicas` does not divide the axis.
+    int64_t chunks(::helix::MeshAttr mesh) const;
+    /// Which of them `rank` holds.
+    int64_t index(::helix::MeshAttr mesh, int64_t rank) const;
+  }];
 }
 
 def Helix_EntryAttr : Helix_Attr<"Entry", "entry"> {

@@ -19,8 +19,9 @@ def Helix_Dialect : Dialect {
     slice that a rank holds, partial results have a type of their own (`!helix.partial`), and collectives make them
     whole. `helix-partition` leads from the first level to the second.
 
-    Module attributes: `helix.mesh` (a `#helix.mesh`, set by `helix-shard`). Function attributes of an entry:
-    `helix.entry` (a `#helix.entry`). What both levels mean is decided by the reference interpreter.
+    Module attributes, set by `helix-shard`: `helix.mesh` (a `#helix.mesh`), and `helix.ffn_ranks` (an i64) where only
+    the first ranks hold the FFN. Function attributes of an entry: `helix.entry` (a `#helix.entry`). What both levels
+    mean is decided by the reference interpreter.
   }];
   let useDefaultAttributePrinterParser = 1;
   let useDefaultTypePrinterParser = 1;

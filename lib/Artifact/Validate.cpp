@@ -99,7 +99,9 @@ bool validateDim(const Mesh &mesh, const WeightDim &dim, const std::string &wher
   for (flatbuffers::uoffset_t i = 0; i < count(dim.splits()); ++i) {
     const Split &split = *dim.splits()->Get(i);
     uint64_t ranks = split.axis() <= Axis::MAX ? axisSize(mesh, split.axis()) : 0;
-    std::optional<uint64_t> covered = product({split.chunk(), ranks});
+    if (split.replicas() == 0 || ranks % split.replicas() != 0)
+      return refuse(error, where, "the copies of a split's chunks do not divide its axis");
+    std::optional<uint64_t> covered = product({split.chunk(), ranks / split.replicas()});
     if (!covered || *covered < share || split.chunk() == 0)
       return refuse(error, where, "a split has an unknown axis, or its chunks do not cover what they split");
     share = std::min(share, split.chunk());

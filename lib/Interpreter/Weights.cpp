@@ -38,7 +38,7 @@ FailureOr<StringRef> Weights::bytes(WeightOp op) {
 static std::pair<int64_t, int64_t> share(WeightOp op, unsigned d, MeshAttr mesh, int64_t rank) {
   int64_t lo = op.windowOffset()[d], hi = lo + op.windowSize()[d];
   for (SplitAttr split : op.splits(d)) {
-    lo = std::min(lo + mesh.coordinate(split.getAxis(), rank) * split.getChunk(), hi);
+    lo = std::min(lo + split.index(mesh, rank) * split.getChunk(), hi);
     hi = std::min(lo + split.getChunk(), hi);
   }
   return {lo, hi};

@@ -39,8 +39,11 @@ struct Printer {
       out << dim->stored();
       if (dim->window_size() != dim->stored())
         out << " from " << dim->window_offset() << " take " << dim->window_size();
-      for (const Split *split : each(dim->splits()))
+      for (const Split *split : each(dim->splits())) {
         out << " by " << EnumNameAxis(split->axis()) << " in " << split->chunk();
+        if (split->replicas() != 1)
+          out << " on " << split->replicas() << " each";
+      }
     });
     out << "]\n";
   }

@@ -109,6 +109,7 @@ struct Writer {
           auto split = std::make_unique<SplitT>();
           split->axis = axisOf(cast<SplitAttr>(attribute).getAxis());
           split->chunk = cast<SplitAttr>(attribute).getChunk();
+          split->replicas = cast<SplitAttr>(attribute).getReplicas();
           dim->splits.push_back(std::move(split));
         }
       dim->local = local.getDimSize(d);

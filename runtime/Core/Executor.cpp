@@ -42,7 +42,9 @@ void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done,
     const artifact::Weight &weight = *artifact.weights()->Get(uint32_t(i));
     const RankLayout::Part &part = layout.weights[i];
     std::span<const std::byte> stored = files[weight.file()].bytes().subspan(weight.offset(), weight.length());
-    if (!cpu::loadWeight(weightPlan(weight, mesh, rank), stored, {weights.data() + part.offset, part.bytes}))
+    cpu::WeightPlan plan = weightPlan(weight, mesh, rank);
+    // Memory that nothing is loaded to is not touched, either: a rank without a share does not pay for it.
+    if (!plan.isEmpty() && !cpu::loadWeight(plan, stored, {weights.data() + part.offset, part.bytes}))
       throw Error(ErrorCode::WeightFileInvalid, "a weight of the artifact cannot be loaded; compile the model again");
     done += part.bytes;
     if (report)
@@ -89,8 +91,13 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
   }
   case artifact::Work::Linear: {
     const auto &work = *command.work_as_Linear();
-    return cpu::LinearArgs{floats(in(0)),  in(1),       static_cast<cpu::DType>(weight(1).dtype()),
-                           floats(out(0)), work.rows(), work.k(),
+    bool empty = weightPlan(weight(1), mesh, rank).isEmpty();
+    return cpu::LinearArgs{floats(in(0)),
+                           empty ? nullptr : in(1), // a product with nothing but padding is zero
+                           static_cast<cpu::DType>(weight(1).dtype()),
+                           floats(out(0)),
+                           work.rows(),
+                           work.k(),
                            work.n()};
   }
   case artifact::Work::KvAppend: {
@@ -206,6 +213,10 @@ void Executor::execute(const cpu::EmbeddingArgs &args, bool parallel) {
 }
 
 void Executor::execute(const cpu::LinearArgs &args, bool parallel) {
+  if (!args.weight) {
+    std::fill_n(args.y, args.rows * args.n, 0.0f);
+    return;
+  }
   each(cpu::linearItems(args.n), parallel, [&](size_t begin, size_t end, unsigned) { cpu::linear(args, begin, end); });
 }
 

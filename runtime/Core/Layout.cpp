@@ -49,7 +49,8 @@ cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uin
     cpu::Range share{0, dim.window_size()};
     if (dim.splits())
       for (const artifact::Split *split : *dim.splits())
-        share = cpu::splitRange(share, split->chunk(), mesh.coordinate(static_cast<Axis>(split->axis()), rank));
+        share = cpu::splitRange(share, split->chunk(),
+                                mesh.coordinate(static_cast<Axis>(split->axis()), rank) / split->replicas());
     plan.dims[i] = {dim.stored(), dim.window_offset(), share, dim.local()};
   }
   return plan;

@@ -40,6 +40,9 @@ struct WeightPlan {
   WeightUse use = WeightUse::Table;
   uint32_t rank = 1; ///< 1 or 2 dimensions
   WeightDim dims[2];
+
+  /// Whether the rank holds nothing but padding.
+  bool isEmpty() const { return dims[0].share.size() == 0 || (rank == 2 && dims[1].share.size() == 0); }
 };
 
 /// Bytes of the packed weight; nothing if the plan is inconsistent: a share outside the stored tensor or larger than

@@ -6,9 +6,19 @@
 // RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=-1" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
 // RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=4096 tpa=2" 2>&1 | FileCheck %s --check-prefix=LARGE
 // RUN: not helix-opt %S/Inputs/layer.mlir -helix-model-phase="kvp=2" -helix-spmd-phase -helix-shard 2>&1 | FileCheck %s --check-prefix=TWICE
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=1 tpa=4 kv-replicate" 2>&1 | FileCheck %s --check-prefix=GROUP
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=1 tpa=5 kv-replicate" 2>&1 | FileCheck %s --check-prefix=HEADS
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 tpa=2 ffn-ranks=5" 2>&1 | FileCheck %s --check-prefix=SUBSET
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 tpa=2 ffn-ranks=-1" 2>&1 | FileCheck %s --check-prefix=MINUS
+// RUN: not helix-opt %S/Inputs/layer.mlir -helix-raise -helix-shard="kvp=2 tpa=2 tpf=4 ffn-ranks=2" 2>&1 | FileCheck %s --check-prefix=BOTH
 // RUN: helix-opt %s -split-input-file -verify-diagnostics -helix-shard
 
-// TPA: error: HLX2002: tpa = 3, but the model has 2 KV heads
+// TPA: error: HLX2002: tpa = 3, but the model has 2 KV heads; {{.*}}(--kv-replicate)
+// GROUP: HLX2006: tpa = 4 does not give each of 2 KV heads to as many ranks, and each of those an equal part of its 3 query heads; what fits above tpa = 2 is 6{{$}}
+// HEADS: HLX2006: tpa = 5 does not give
+// SUBSET: error: HLX2007: the FFN cannot lie on 5 of 4 ranks; take from 1 to 4
+// MINUS: error: HLX2007: the FFN cannot lie on -1 of 4 ranks
+// BOTH: error: HLX2007: the FFN lies on the first 2 ranks, each with an equal part of its columns; leave ep and tpf out
 // DIVIDE: error: HLX2001: kvp = 3 does not divide 4 ranks
 // PRODUCT: error: HLX2001: kvp * tpa = 2 * 1 is not the 4 ranks asked for
 // FFN: error: HLX2001: ep * tpf = 1 * 3 must be kvp * tpa = 2

@@ -41,6 +41,12 @@ struct Options {
   cl::opt<int64_t> tpf{"tpf", cl::init(0), cl::cat(category),
                        cl::desc("Ranks that share the FFN's columns (default: ranks / ep)")};
   cl::opt<int64_t> ep{"ep", cl::init(0), cl::cat(category), cl::desc("Ranks that share the experts (default: 1)")};
+  cl::opt<bool> kvReplicate{
+      "kv-replicate", cl::cat(category),
+      cl::desc(
+          "Allow more tpa ranks than KV heads: each KV head on tpa / KV heads of them (a baseline to compare with)")};
+  cl::opt<int64_t> ffnRanks{"ffn-ranks", cl::init(0), cl::cat(category),
+                            cl::desc("Put the FFN on the first so many ranks alone (a baseline to compare with)")};
 
   cl::opt<int64_t> batch{"batch", cl::init(1), cl::cat(category), cl::desc("Sequences per step (default 1)")};
   cl::opt<int64_t> maxContext{"max-context", cl::init(0), cl::cat(category),
@@ -107,7 +113,8 @@ LogicalResult invalidArgument(const Twine &message) {
 }
 
 LogicalResult check(const Options &options, StringRef output) {
-  for (const cl::opt<int64_t> *size : {&options.ranks, &options.kvp, &options.tpa, &options.tpf, &options.ep})
+  for (const cl::opt<int64_t> *size :
+       {&options.ranks, &options.kvp, &options.tpa, &options.tpf, &options.ep, &options.ffnRanks})
     if (*size < 0 || (*size == 0 && size->getNumOccurrences()))
       return invalidArgument("--" + size->ArgStr + " " + Twine(*size) + ": take 1 or more, or leave it out");
   StringRef directory = llvm::sys::path::parent_path(output);
@@ -136,13 +143,17 @@ helix::ImportOptions importOptions(const Options &options, StringRef output) {
   return import;
 }
 
-void summarise(const helix::artifact::ArtifactT &artifact, StringRef output) {
+void summarise(const helix::artifact::ArtifactT &artifact, const Options &options, StringRef output) {
   uint64_t code = 0;
   for (const auto &image : artifact.images)
     code += image->code.size();
   llvm::errs() << output << ": " << artifact.mesh->tpa * artifact.mesh->kvp << " ranks (kvp " << artifact.mesh->kvp
-               << " x tpa " << artifact.mesh->tpa << "; tpf " << artifact.mesh->tpf << " x ep " << artifact.mesh->ep
-               << "), " << artifact.weights.size() << " weights, " << artifact.kernels.size()
+               << " x tpa " << artifact.mesh->tpa << "; ";
+  if (options.ffnRanks)
+    llvm::errs() << "FFN on the first " << options.ffnRanks;
+  else
+    llvm::errs() << "tpf " << artifact.mesh->tpf << " x ep " << artifact.mesh->ep;
+  llvm::errs() << "), " << artifact.weights.size() << " weights, " << artifact.kernels.size()
                << " generated kernels in " << code << " bytes\n";
   for (const auto &entry : artifact.entries)
     llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": batch " << entry->batch << ", tokens "
@@ -167,7 +178,8 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   ScopedDiagnosticHandler handler(&context, print);
 
   helix::PipelineOptions pipeline;
-  pipeline.shard = {options.ranks, options.kvp, options.tpa, options.ep, options.tpf};
+  pipeline.shard = {options.ranks, options.kvp,         options.tpa,     options.ep,
+                    options.tpf,   options.kvReplicate, options.ffnRanks};
   pipeline.codegen = {options.target, options.cpuFeatures};
 
   OwningOpRef<ModuleOp> module;
@@ -206,7 +218,7 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
     llvm::WithColor::error(llvm::errs(), "helix-compile") << error.message << '\n';
     return failure();
   }
-  summarise(*artifact, output);
+  summarise(*artifact, options, output);
   return success();
 }
 

@@ -86,6 +86,11 @@ module attributes {test = #helix.split<tpa, 0>} {}
 
 // -----
 
+// expected-error @below {{a split's replicas must be at least 1, but are 0}}
+module attributes {test = #helix.split<tpa, 1, replicas = 0>} {}
+
+// -----
+
 // expected-error @below {{capacity 20 must be a multiple of block * kvp = 8}}
 func.func private @capacity(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 20>)
 

@@ -98,6 +98,9 @@ TEST(Validate, WeightShapes) {
   EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->chunk = 9);
   EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->chunk = 0);
   EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->axis = Axis(9));
+  EXPECT_REFUSED("copies", a.weights[0]->dims[0]->splits[0]->replicas = 0);
+  EXPECT_REFUSED("copies", a.weights[0]->dims[0]->splits[0]->replicas = 3);
+  EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->replicas = 2);
   EXPECT_REFUSED("range", a.weights[0]->dims[0]->local = uint64_t(1) << 62);
   EXPECT_REFUSED("range", a.weights[0]->dims[0]->stored = uint64_t(1) << 62);
 }

@@ -98,6 +98,23 @@ TEST(Weights, AxisOfTheFfnView) {
     expectElements(shares[rank], [&](int64_t i, int64_t j) { return stored(i, rank % 2 * 3 + j); });
 }
 
+/// 2 KV heads of width 2 over tpa = 4: each on two neighbours. With kvp = 2, that is four ranks.
+TEST(Weights, ReplicasShareAChunk) {
+  RankValues shares = load(1, 4, "tpa = 4, kvp = 2, ep = 1, tpf = 8",
+                           ", slice = [[], [#helix.split<tpa, 2, replicas = 2>]]", "tensor<1x2xf32>");
+  ASSERT_EQ(shares.size(), 8u);
+  for (int64_t rank = 0; rank < 8; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) { return stored(i, rank / 4 * 2 + j); });
+}
+
+/// Columns over the first two of four ranks: the others hold nothing of them.
+TEST(Weights, FirstRanksAlone) {
+  RankValues shares =
+      load(1, 5, "tpa = 2, kvp = 2, ep = 1, tpf = 4", ", slice = [[], [#helix.split<n, 3>]]", "tensor<1x3xf32>");
+  for (int64_t rank = 0; rank < 4; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) { return 3 * rank + j < 5 ? stored(i, 3 * rank + j) : 0; });
+}
+
 /// Runs `helix.weight` of `values`, stored as `storedType`, with the result's element type `type`.
 std::vector<double> converted(llvm::StringRef bytes, const char *storedType, const char *type, int64_t count) {
   TemporaryDirectory directory;
