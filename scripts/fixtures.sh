@@ -2,12 +2,19 @@
 # Writes the model fixtures of test/models anew: scripts/fixtures.sh [NAME...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
 
-venv=build/venv-fixtures
-requirements=test/models/requirements.txt
-if ! cmp -s "$requirements" "$venv/requirements.txt"; then
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --requirement "$requirements"
-  cp "$requirements" "$venv/requirements.txt"
-fi
-exec env PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 "$venv/bin/python" test/models/export.py "$@"
+# An environment of build/ with the packages of a file of test/models.
+environment() {
+  local venv=build/$1 requirements=test/models/$2
+  if ! cmp -s "$requirements" "$venv/requirements.txt"; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --requirement "$requirements"
+    cp "$requirements" "$venv/requirements.txt"
+  fi
+}
+
+# Each recipe writes those of the names that are its own, all of its own without names.
+environment venv-fixtures requirements.txt
+build/venv-fixtures/bin/python test/models/export.py "$@"
+build/venv-fixtures/bin/python test/models/export_public.py --exporters genai,mobius,torch "$@"

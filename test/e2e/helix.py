@@ -5,14 +5,20 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import numpy as np
-import onnxruntime
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HELIX_BUILD", ROOT / "build" / "release"))
 MODELS = ROOT / "test" / "models"
-FIXTURES = json.loads((MODELS / "fixtures.json").read_text())
+
+sys.path.insert(0, str(MODELS))
+import drive  # noqa: E402
+
+LISTING = json.loads((MODELS / "fixtures.json").read_text())
+FIXTURES = {name: line for name, line in LISTING.items() if "exporter" not in line}
+PUBLIC = {name: line for name, line in LISTING.items() if "exporter" in line}  # from several exporters
 MESHES = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 2), (3, 1), (5, 1)]
 
 # A prompt of 48 and 48 more; and a ragged batch: prompts of 1, 17 and 48, 48 more each.
@@ -35,7 +41,7 @@ def model(fixture):
 
 def meshes(fixture):
     """The meshes that the fixture's KV heads allow."""
-    return [(kvp, tpa) for kvp, tpa in MESHES if tpa <= FIXTURES[fixture]["kv_heads"]]
+    return [(kvp, tpa) for kvp, tpa in MESHES if tpa <= LISTING[fixture]["kv_heads"]]
 
 
 def options(kvp, tpa, batch, dtype="f32", block=4):
@@ -51,26 +57,23 @@ def compile_model(fixture, out, *flags):
 
 @functools.cache
 def session(fixture):
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(model(fixture)), settings, providers=["CPUExecutionProvider"])
+    """ONNX Runtime on the fixture; all arithmetic is in f32, whatever its weights are stored in."""
+    stored = LISTING[fixture].get("weights", "f32")
+    return drive.open_session(model(fixture) if stored == "f32" else drive.exact(model(fixture))[0])
 
 
-def onnx_logits(fixture, ids):
-    """Logits [tokens, vocabulary] f32 of every token of one sequence, by ONNX Runtime in one pass."""
-    shape = FIXTURES[fixture]
-    feeds = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
-    empty = np.zeros((1, shape["kv_heads"], 0, shape["head_dim"]), np.float32)
-    for given in session(fixture).get_inputs():
-        if given.name.startswith("past_key_values"):
-            feeds[given.name] = empty
-    return session(fixture).run(["logits"], feeds)[0][0]
+def onnx_logits(fixture, ids, prefill=None):
+    """Logits [tokens, vocabulary] f32 of every token of one sequence, by ONNX Runtime.
+
+    In one pass, or `prefill` tokens at once and then one by one with the caches that it returns.
+    """
+    return drive.logits(session(fixture), ids, LISTING[fixture]["head_dim"], prefill)
 
 
 def sequences(fixture, lengths, seed=0):
     """Random token ids, one array per (prompt, total) of `lengths`."""
     random = np.random.default_rng(seed)
-    return [random.integers(0, FIXTURES[fixture]["vocab"], total) for _, total in lengths]
+    return [random.integers(0, LISTING[fixture]["vocab"], total) for _, total in lengths]
 
 
 def write_prompts(path, ids):

@@ -1,7 +1,7 @@
 """Writes the model fixtures of the tests: small Llama decoders as the onnxruntime-genai model builder exports them.
 
 Run `scripts/fixtures.sh [NAME...]`, which makes an environment with the pinned packages of requirements.txt and calls
-this file; without names all fixtures are written. Nothing is fetched. Each fixture is
+this file; without names all fixtures are written. Those of other architectures and exporters are export_public.py's. Nothing is fetched. Each fixture is
 test/models/<name>/model.onnx and model.onnx.data, the builder's own files, unedited: float32, CPU execution provider,
 GroupQueryAttention with fused rotary embedding, every initializer external. fixtures.json lists their shapes and what
 was measured on them.
@@ -28,6 +28,7 @@ from builders import LlamaModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from decoder import decode, normalised_entropy
+from public import FIXTURES as PUBLIC
 from train_needle import make_prompts, train
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -207,7 +208,10 @@ def ask_needles(config, folder, prompts):
 def main():
     parser = argparse.ArgumentParser(description="Write the model fixtures.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="fixtures to write (default: all)")
-    names = parser.parse_args().names or list(SHAPES)
+    names = parser.parse_args().names
+    if unknown := set(names) - SHAPES.keys() - PUBLIC.keys():
+        parser.error(f"no fixture is called {', '.join(sorted(unknown))}")
+    names = [name for name in SHAPES if name in names or not names]
     torch.set_num_threads(1)
     listing = HERE / "fixtures.json"
     fixtures = json.loads(listing.read_text()) if listing.exists() else {}
@@ -228,7 +232,7 @@ def main():
             measured = ask_needles(model.config, HERE / name, make_prompts(200, vocab, generator))
         fixtures[name] = {**describe(model, HERE / name, sequences), **measured}
         print(name, fixtures[name], flush=True)
-        known = {key: fixtures[key] for key in SHAPES if key in fixtures}
+        known = {key: fixtures[key] for key in [*SHAPES, *PUBLIC] if key in fixtures}
         listing.write_text("{\n" + ",\n".join(f'  "{k}": {json.dumps(v)}' for k, v in known.items()) + "\n}\n")
 
 
