@@ -80,16 +80,14 @@ public:
     return inner.end();
   }
 
-  bool latencyModel(const std::string &field, LatencyModel &model) {
+  /// "divisible", or the text for PerCommand.
+  bool latencyModel(const std::string &field, const std::string &perCommand, LatencyModel &model) {
     const Json *json = find(field);
     if (!json)
       return true;
-    if (*json == "divisible")
-      model = LatencyModel::Divisible;
-    else if (*json == "per-command")
-      model = LatencyModel::PerCommand;
-    else
-      return fail(field, "must be \"divisible\" or \"per-command\"");
+    if (*json != "divisible" && *json != perCommand)
+      return fail(field, "must be \"divisible\" or \"" + perCommand + "\"");
+    model = *json == "divisible" ? LatencyModel::Divisible : LatencyModel::PerCommand;
     return true;
   }
 
@@ -190,8 +188,8 @@ bool readModel(Fields fields, Hardware &hardware) {
          fields.number("event_latency_s", hardware.eventLatency, 0, kMostSeconds, false) &&
          fields.number("step_latency_s", hardware.stepLatency, 0, kMostSeconds, false) &&
          fields.number("delay_overhead_s", hardware.delayOverhead, 0, kMostSeconds, false) &&
-         fields.latencyModel("collective_latency", hardware.collectiveLatency) &&
-         fields.latencyModel("op_latency", hardware.opLatencyModel) && fields.end();
+         fields.latencyModel("latency_model", "per-collective", hardware.collectiveLatency) &&
+         fields.latencyModel("op_latency_model", "per-command", hardware.opLatencyModel) && fields.end();
 }
 
 bool readHardware(const Json &json, const std::string &origin, Hardware &hardware, Error &error) {
@@ -226,7 +224,9 @@ Json printLink(const Link &link) {
           {"latency_s", perName(link.latency, nameOfCollective)}};
 }
 
-const char *printModel(LatencyModel model) { return model == LatencyModel::Divisible ? "divisible" : "per-command"; }
+const char *printModel(LatencyModel model, const char *perCommand) {
+  return model == LatencyModel::Divisible ? "divisible" : perCommand;
+}
 
 } // namespace
 
@@ -281,11 +281,11 @@ std::string printHardware(const Hardware &hardware) {
                 {{"memory_efficiency", perName(hardware.memoryEfficiency, nameOfClass)},
                  {"compute_efficiency", perName(hardware.computeEfficiency, nameOfClass)},
                  {"op_latency_s", perName(hardware.opLatency, nameOfClass)},
-                 {"op_latency", printModel(hardware.opLatencyModel)},
+                 {"op_latency_model", printModel(hardware.opLatencyModel, "per-command")},
                  {"event_latency_s", hardware.eventLatency},
                  {"step_latency_s", hardware.stepLatency},
                  {"delay_overhead_s", hardware.delayOverhead},
-                 {"collective_latency", printModel(hardware.collectiveLatency)}}}};
+                 {"latency_model", printModel(hardware.collectiveLatency, "per-collective")}}}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -21,7 +21,7 @@ const char *kGood = R"({"name": "mine", "source": "a test",
   "device": {"memory_bytes_per_s": 1e12, "capacity_bytes": 1e11, "peak_flops_per_s": {"bf16": 1e14}},
   "system": {"domain": 4, "links": [{"name": "a", "bytes_per_s": 1e11, "latency_s": {"all_to_all": 1e-6}},
                                     {"name": "b", "bytes_per_s": 1e10, "latency_s": 2e-5}]},
-  "model": {"memory_efficiency": {"linear": 0.5}, "op_latency_s": 2e-6, "collective_latency": "divisible"}})";
+  "model": {"memory_efficiency": {"linear": 0.5}, "op_latency_s": 2e-6, "latency_model": "divisible"}})";
 
 /// The error of the good description with `from` replaced by `to`.
 Error refuse(const std::string &from, const std::string &to) {
@@ -100,7 +100,7 @@ TEST(Hardware, RefusesWithFileAndField) {
         Case{"1e10", "0", "system.links[1].bytes_per_s must be"},
         Case{"\"all_to_all\"", "\"alltoall\"", "system.links[0].latency_s.alltoall is no field"},
         Case{"\"linear\": 0.5", "\"linear\": 1.5", "model.memory_efficiency.linear must be"},
-        Case{"\"divisible\"", "\"none\"", "model.collective_latency must be \"divisible\" or \"per-command\""},
+        Case{"\"divisible\"", "\"none\"", "model.latency_model must be \"divisible\" or \"per-collective\""},
         Case{"\"name\": \"mine\"", "\"name\": 3", "name must be a text"},
         Case{"\"model\"", "\"modell\"", "modell is no field"}}) {
     Error error = refuse(bad.from, bad.to);
