@@ -12,7 +12,7 @@ Attributes::Attributes(MLIRContext *context, const onnx::NodeProto &node) : cont
     if (!left.try_emplace(attribute.name(), &attribute).second)
       refuse(attribute.name(), "is given twice");
     if (!attribute.ref_attr_name().empty())
-      refuse(attribute.name(), "refers to an attribute of a function, but there are no functions");
+      refuse(attribute.name(), "refers to an attribute of a function, but is not in one");
   }
 }
 
@@ -63,6 +63,18 @@ std::optional<SmallVector<int64_t>> Attributes::integers(StringRef name) {
 const onnx::TensorProto *Attributes::tensor(StringRef name) {
   const onnx::AttributeProto *attribute = take(name, onnx::AttributeProto::TENSOR);
   return attribute ? &attribute->t() : nullptr;
+}
+
+std::optional<SmallVector<double>> Attributes::reals(StringRef name) {
+  const onnx::AttributeProto *attribute = take(name, onnx::AttributeProto::FLOATS);
+  if (!attribute)
+    return std::nullopt;
+  return SmallVector<double>(attribute->floats().begin(), attribute->floats().end());
+}
+
+const onnx::GraphProto *Attributes::graph(StringRef name) {
+  const onnx::AttributeProto *attribute = take(name, onnx::AttributeProto::GRAPH);
+  return attribute ? &attribute->g() : nullptr;
 }
 
 void Attributes::onlyInteger(StringRef name, int64_t fallback, ArrayRef<int64_t> values) {

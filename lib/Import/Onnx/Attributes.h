@@ -22,7 +22,11 @@ public:
   int64_t required(llvm::StringRef name);
   double real(llvm::StringRef name, double fallback);
   std::optional<llvm::SmallVector<int64_t>> integers(llvm::StringRef name);
+  std::optional<llvm::SmallVector<double>> reals(llvm::StringRef name);
   const onnx::TensorProto *tensor(llvm::StringRef name);
+  const onnx::GraphProto *graph(llvm::StringRef name);
+  /// Whether the node has the attribute and it has not been taken.
+  bool has(llvm::StringRef name) const { return left.contains(name); }
 
   /// Takes the attribute only with one of the values that change nothing.
   void onlyInteger(llvm::StringRef name, int64_t fallback, llvm::ArrayRef<int64_t> values);

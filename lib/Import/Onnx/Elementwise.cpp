@@ -152,4 +152,35 @@ LogicalResult importCast(Entry &entry, const onnx::NodeProto &node) {
   return success();
 }
 
+/// Operand 0 as it is, if operand 1 is of its type.
+LogicalResult importCastLike(Entry &entry, const onnx::NodeProto &node) {
+  Attributes attributes(entry.context, node);
+  attributes.ignore("saturate");
+  attributes.ignore("round_mode");
+  if (failed(attributes.finish()))
+    return failure();
+  auto isFloat = [&](const GraphValue &value) {
+    switch (value.kind) {
+    case GraphValue::Kind::Tensor:
+      return true;
+    case GraphValue::Kind::Table:
+    case GraphValue::Kind::Weight:
+      return value.kind == GraphValue::Kind::Table || value.weight->proto->data_type() == onnx::TensorProto::FLOAT;
+    case GraphValue::Kind::Grid:
+      return value.grid.type == Grid::Type::Float;
+    default:
+      return false;
+    }
+  };
+  const GraphValue *value = operand(entry, node, 0), *like = operand(entry, node, 1);
+  if (!value || !like)
+    return operandError(entry, node, value ? 1 : 0, "a value");
+  if (!isFloat(*like) ||
+      !(isFloat(*value) || (value->kind == GraphValue::Kind::Weight && value->weight->floatType(entry.context))))
+    return nodeError(entry.context, node, ErrorCode::TypeUnsupported)
+           << "casts between types of which one is not FLOAT; export the model in float32";
+  define(entry, node, 0, GraphValue(*value));
+  return success();
+}
+
 } // namespace helix::onnximport

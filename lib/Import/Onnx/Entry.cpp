@@ -17,6 +17,10 @@ StringRef kindText(GraphValue::Kind kind) {
     return "a tensor of activations";
   case GraphValue::Kind::Weight:
     return "a constant";
+  case GraphValue::Kind::Grid:
+    return "integers, truths or numbers computed from positions and lengths";
+  case GraphValue::Kind::Table:
+    return "numbers computed from the positions";
   case GraphValue::Kind::Ints:
     return "integers computed from shapes or lengths";
   case GraphValue::Kind::Ids:
@@ -96,10 +100,139 @@ FailureOr<IntTensor> integers(Entry &entry, const onnx::NodeProto &node, int ind
   const GraphValue *value = operand(entry, node, index);
   if (value && value->kind == GraphValue::Kind::Ints)
     return value->ints;
+  if (value && value->kind == GraphValue::Kind::Grid && value->grid.type == Grid::Type::Int)
+    if (std::optional<IntTensor> ints = integersOf(value->grid, entry.lengths()))
+      return *ints;
   if (isInteger(entry, node, index) && value->weight->elements <= kMaxIntegers)
     return readIntegers(entry, *value->weight);
   (void)operandError(entry, node, index, "integers known at import");
   return failure();
+}
+
+LengthRange Entry::lengths() const {
+  LengthRange range{.tokens = tokens};
+  if (state.options.maxContext != 0)
+    range.context = state.options.maxContext;
+  return range;
+}
+
+std::optional<Grid> gridOf(Entry &entry, const GraphValue &value) {
+  LinearInt batch{.constant = entry.batch()}, tokens{.constant = entry.tokens}, total{.total = 1};
+  switch (value.kind) {
+  case GraphValue::Kind::Grid:
+    return value.grid;
+  case GraphValue::Kind::Ints:
+    return gridOf(value.ints);
+  case GraphValue::Kind::Mask:
+    return uniformGrid(Grid::Type::Int, {batch, total}, 1);
+  case GraphValue::Kind::Positions: {
+    Grid grid{.type = Grid::Type::Int, .shape = {batch, tokens}};
+    grid.cells.push_back({.form = {.constant = -entry.tokens, .total = 1, .slope = {0, entry.tokens > 1 ? 1 : 0}}});
+    return grid;
+  }
+  case GraphValue::Kind::Weight:
+    break;
+  default:
+    return std::nullopt;
+  }
+  const StoredTensor &stored = *value.weight;
+  if (stored.elements > kMaxIntegers)
+    return std::nullopt;
+  if (stored.isInteger()) {
+    FailureOr<IntTensor> ints = readIntegers(entry, stored);
+    return succeeded(ints) ? gridOf(*ints) : std::nullopt;
+  }
+  FailureOr<std::optional<Dense>> dense = denseOf(entry, stored);
+  if (failed(dense) || !*dense || !llvm::all_equal((*dense)->values))
+    return std::nullopt;
+  SmallVector<LinearInt, 4> shape;
+  for (int64_t dim : stored.shape)
+    shape.push_back({.constant = dim});
+  return uniformGrid(stored.isBool() ? Grid::Type::Bool : Grid::Type::Float, shape, (*dense)->values.front());
+}
+
+FailureOr<std::optional<Dense>> denseOf(Entry &entry, const StoredTensor &stored) {
+  constexpr int64_t kMaxElements = int64_t(1) << 22;
+  Type type = stored.floatType(entry.context);
+  if (stored.elements > kMaxElements || (!type && !stored.isInteger() && !stored.isBool()))
+    return std::optional<Dense>();
+  FailureOr<std::string> bytes = bytesOf(entry.context, stored);
+  if (failed(bytes))
+    return failure();
+  Dense dense{.type = type ? Dense::Type::Float : stored.isBool() ? Dense::Type::Bool : Dense::Type::Int};
+  dense.shape.assign(stored.shape.begin(), stored.shape.end());
+  dense.values.reserve(stored.elements);
+  const char *data = bytes->data();
+  for (int64_t i = 0; i < stored.elements; ++i) {
+    if (type) {
+      auto floatType = cast<FloatType>(type);
+      uint64_t bits = floatType.getWidth() == 32 ? llvm::support::endian::read32le(data + 4 * i)
+                                                 : llvm::support::endian::read16le(data + 2 * i);
+      APFloat value(floatType.getFloatSemantics(), APInt(floatType.getWidth(), bits));
+      bool lost = false;
+      value.convert(APFloat::IEEEdouble(), APFloat::rmNearestTiesToEven, &lost);
+      dense.values.push_back(value.convertToDouble());
+    } else if (stored.isBool()) {
+      dense.values.push_back(data[i] != 0);
+    } else if (stored.proto->data_type() == onnx::TensorProto::INT32) {
+      dense.values.push_back(static_cast<int32_t>(llvm::support::endian::read32le(data + 4 * i)));
+    } else {
+      int64_t value = static_cast<int64_t>(llvm::support::endian::read64le(data + 8 * i));
+      if (static_cast<int64_t>(static_cast<double>(value)) != value || value == INT64_MAX)
+        return std::optional<Dense>();
+      dense.values.push_back(static_cast<double>(value));
+    }
+  }
+  return std::optional<Dense>(std::move(dense));
+}
+
+FailureOr<const StoredTensor *> storedOf(Entry &entry, const onnx::TensorProto &tensor, StringRef name) {
+  auto [known, isNew] = entry.state.constants.try_emplace(&tensor);
+  if (isNew) {
+    FailureOr<StoredTensor> stored = describe(entry.context, name, tensor, entry.state.model.directories);
+    if (failed(stored))
+      return failure();
+    known->second = std::move(*stored);
+  }
+  return &known->second;
+}
+
+FailureOr<const StoredTensor *> makeConstant(Entry &entry, const onnx::NodeProto &node, StringRef name,
+                                             const Dense &dense) {
+  std::string bytes;
+  for (double value : dense.values) {
+    char element[8];
+    if (dense.type == Dense::Type::Float)
+      llvm::support::endian::write<float, llvm::endianness::little>(element, static_cast<float>(value));
+    else
+      llvm::support::endian::write64le(element, static_cast<uint64_t>(static_cast<int64_t>(value)));
+    bytes.append(element, dense.type == Dense::Type::Float ? 4 : dense.type == Dense::Type::Int ? 8 : 1);
+  }
+  return makeConstant(entry, node, name, dense.type, dense.shape, std::move(bytes));
+}
+
+FailureOr<const StoredTensor *> makeConstant(Entry &entry, const onnx::NodeProto &node, StringRef name,
+                                             Dense::Type type, ArrayRef<int64_t> shape, std::string bytes) {
+  // Both entries share a constant, unless it depends on the step.
+  std::vector<onnx::TensorProto *> &known = entry.state.made[{&node, name.str()}];
+  for (onnx::TensorProto *tensor : known)
+    if (tensor->raw_data() == bytes && llvm::equal(tensor->dims(), shape))
+      return storedOf(entry, *tensor, name);
+  constexpr int64_t kMaxBytes = int64_t(1) << 31;
+  entry.state.madeBytes += bytes.size();
+  if (entry.state.madeBytes > kMaxBytes) {
+    nodeError(entry.context, node, ErrorCode::NotFollowed)
+        << "brings the constants that are computed at import above " << kMaxBytes << " bytes";
+    return failure();
+  }
+  onnx::TensorProto &tensor = entry.state.protos.emplace_back();
+  tensor.mutable_dims()->Add(shape.begin(), shape.end());
+  tensor.set_data_type(type == Dense::Type::Float ? onnx::TensorProto::FLOAT
+                       : type == Dense::Type::Int ? onnx::TensorProto::INT64
+                                                  : onnx::TensorProto::BOOL);
+  tensor.set_raw_data(std::move(bytes));
+  known.push_back(&tensor);
+  return storedOf(entry, tensor, name);
 }
 
 Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype) {

@@ -59,7 +59,8 @@ bool fits(int64_t dim, int64_t bound) { return dim == -1 || dim == bound; }
 LogicalResult findCaches(Entry &entry) {
   const onnx::GraphProto &graph = entry.state.model.graph();
   llvm::StringMap<const onnx::NodeProto *> users;
-  for (const onnx::NodeProto &node : graph.node()) {
+  for (const onnx::NodeProto *pointer : entry.state.model.nodes) {
+    const onnx::NodeProto &node = *pointer;
     if (node.op_type() != "GroupQueryAttention" || node.input_size() < 5)
       continue;
     for (int index : {3, 4})
@@ -211,8 +212,8 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
   for (Cache &cache : entry.caches)
     cache.newest = cache.argument = body->addArgument(top.getNoneType(), namedLoc(context, cache.names[0]));
 
-  for (const onnx::NodeProto &node : state.model.graph().node())
-    if (failed(importNode(entry, node)))
+  for (const onnx::NodeProto *node : state.model.nodes)
+    if (failed(importNode(entry, *node)))
       return failure();
   FailureOr<Value> logits = checkOutputs(entry);
   if (failed(logits))

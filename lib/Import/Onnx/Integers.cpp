@@ -108,6 +108,12 @@ FailureOr<IntTensor> shapeOf(Entry &entry, const onnx::NodeProto &node) {
   } else if (value && value->kind == GraphValue::Kind::Tensor) {
     for (int64_t dim : typeOf(value->value).getShape())
       push({.constant = dim});
+  } else if (value && value->kind == GraphValue::Kind::Grid) {
+    result.elements.append(value->grid.shape.begin(), value->grid.shape.end());
+  } else if (value && (value->kind == GraphValue::Kind::Weight || value->kind == GraphValue::Kind::Ints)) {
+    ArrayRef<int64_t> dims = value->kind == GraphValue::Kind::Weight ? value->weight->shape : value->ints.shape;
+    for (int64_t dim : dims)
+      push({.constant = dim});
   } else if (value && value->kind == GraphValue::Kind::Past) {
     ArrayRef<int64_t> dims = entry.caches[value->cache].dims[value->part];
     push({.constant = entry.batch()});

@@ -28,10 +28,10 @@ std::string modelDirectory(StringRef path) {
 namespace helix::onnximport {
 namespace {
 
-// The versions whose meaning this importer knows. Opset 14 is the first with ReduceSum, Squeeze and arithmetic as
+// The versions whose meaning this importer knows. Opset 13 is the first with ReduceSum, Squeeze and Softmax as
 // handled here, 27 the newest of the schema it was written against.
 constexpr int64_t kOldestIr = 3, kNewestIr = 13;
-constexpr int64_t kOldestOpset = 14, kNewestOpset = 27;
+constexpr int64_t kOldestOpset = 13, kNewestOpset = 27;
 
 LogicalResult parseFile(MLIRContext *context, StringRef path, onnx::ModelProto &proto) {
   // Looked at before it is opened: opening a pipe would wait for ever.
@@ -63,81 +63,42 @@ LogicalResult checkVersions(MLIRContext *context, const onnx::ModelProto &proto)
   if (proto.ir_version() < kOldestIr || proto.ir_version() > kNewestIr)
     return modelError(context, ErrorCode::VersionUnsupported)
            << "the model has IR version " << proto.ir_version() << "; known are " << kOldestIr << " to " << kNewestIr;
-  llvm::StringMap<int64_t> domains;
   auto domainText = [](StringRef domain) { return quoted(domain.empty() ? "ai.onnx" : domain); };
-  for (const onnx::OperatorSetIdProto &opset : proto.opset_import()) {
-    StringRef domain = canonicalDomain(opset.domain());
-    if (!domains.try_emplace(domain, opset.version()).second)
-      return modelError(context, ErrorCode::VersionUnsupported)
-             << "the model imports the operator domain " << domainText(domain) << " twice";
-    int64_t oldest = domain.empty() ? kOldestOpset : 1, newest = domain.empty() ? kNewestOpset : 1;
-    if ((domain.empty() || domain == "com.microsoft") && (opset.version() < oldest || opset.version() > newest))
-      return modelError(context, ErrorCode::VersionUnsupported)
-             << "the model imports version " << opset.version() << " of the operator domain " << domainText(domain)
-             << "; known are " << oldest << " to " << newest;
-  }
-  for (const onnx::NodeProto &node : proto.graph().node())
-    if (!domains.contains(canonicalDomain(node.domain())))
-      return nodeError(context, node, ErrorCode::VersionUnsupported)
-             << "its domain " << domainText(node.domain()) << " is not among the model's opset imports";
-  if (proto.functions_size() != 0)
-    return modelError(context, ErrorCode::ControlFlowUnsupported)
-           << "the model defines functions, the first is " << quoted(proto.functions(0).name())
-           << "; export it with functions inlined";
-  return success();
-}
-
-/// Each value has one producer, which precedes its uses. No recursion: the nodes must come sorted.
-LogicalResult checkGraph(MLIRContext *context, const Model &model) {
-  const onnx::GraphProto &graph = model.graph();
-  if (graph.sparse_initializer_size() != 0)
-    return modelError(context, ErrorCode::TypeUnsupported)
-           << "sparse initializer " << quoted(graph.sparse_initializer(0).values().name()) << " is not supported";
-
-  llvm::StringSet<> produced, defined;
-  auto produce = [&](StringRef name, StringRef what) -> LogicalResult {
-    if (name.empty() || !produced.insert(name).second)
-      return modelError(context, ErrorCode::NameInvalid)
-             << what << ' ' << quoted(name) << (name.empty() ? " has no name" : " is defined twice");
+  auto checkOpsets = [&](const auto &opsets) -> FailureOr<llvm::StringMap<int64_t>> {
+    llvm::StringMap<int64_t> domains;
+    for (const onnx::OperatorSetIdProto &opset : opsets) {
+      StringRef domain = canonicalDomain(opset.domain());
+      if (!domains.try_emplace(domain, opset.version()).second) {
+        modelError(context, ErrorCode::VersionUnsupported)
+            << "the model imports the operator domain " << domainText(domain) << " twice";
+        return failure();
+      }
+      int64_t oldest = domain.empty() ? kOldestOpset : 1, newest = domain.empty() ? kNewestOpset : 1;
+      if ((domain.empty() || domain == "com.microsoft") && (opset.version() < oldest || opset.version() > newest)) {
+        modelError(context, ErrorCode::VersionUnsupported)
+            << "the model imports version " << opset.version() << " of the operator domain " << domainText(domain)
+            << "; known are " << oldest << " to " << newest;
+        return failure();
+      }
+    }
+    return domains;
+  };
+  auto checkDomains = [&](const auto &nodes, const llvm::StringMap<int64_t> &known) -> LogicalResult {
+    for (const onnx::NodeProto &node : nodes)
+      if (!known.contains(canonicalDomain(node.domain())))
+        return nodeError(context, node, ErrorCode::VersionUnsupported)
+               << "its domain " << domainText(node.domain()) << " is not among the model's opset imports";
     return success();
   };
-  llvm::StringSet<> inputs;
-  for (const onnx::ValueInfoProto &input : graph.input()) {
-    if (!inputs.insert(input.name()).second)
-      return modelError(context, ErrorCode::NameInvalid) << "input " << quoted(input.name()) << " is defined twice";
-    // An initializer that is also an input is a default that no one overrides here.
-    if (!model.initializers.contains(input.name()) && failed(produce(input.name(), "input")))
+  FailureOr<llvm::StringMap<int64_t>> domains = checkOpsets(proto.opset_import());
+  if (failed(domains) || failed(checkDomains(proto.graph().node(), *domains)))
+    return failure();
+  // What the ops handled here mean has not changed between the known versions, so functions may have their own.
+  for (const onnx::FunctionProto &function : proto.functions()) {
+    FailureOr<llvm::StringMap<int64_t>> own = checkOpsets(function.opset_import());
+    if (failed(own) || failed(checkDomains(function.node(), *own)))
       return failure();
   }
-  for (const onnx::TensorProto &tensor : graph.initializer())
-    if (failed(produce(tensor.name(), "initializer")))
-      return failure();
-  for (const auto &entry : produced)
-    defined.insert(entry.getKey());
-  for (const onnx::NodeProto &node : graph.node())
-    for (const std::string &output : node.output())
-      if (!output.empty() && failed(produce(output, "value")))
-        return failure();
-
-  for (const onnx::NodeProto &node : graph.node()) {
-    for (const std::string &input : node.input()) {
-      if (input.empty() || defined.contains(input))
-        continue;
-      if (produced.contains(input))
-        return nodeError(context, node, ErrorCode::GraphCyclic)
-               << "its operand " << quoted(input)
-               << " is produced later: the graph has a cycle or its nodes are not sorted";
-      return nodeError(context, node, ErrorCode::NameInvalid)
-             << "its operand " << quoted(input) << " is produced by nothing";
-    }
-    for (const std::string &output : node.output())
-      if (!output.empty())
-        defined.insert(output);
-  }
-  for (const onnx::ValueInfoProto &output : graph.output())
-    if (!defined.contains(output.name()))
-      return modelError(context, ErrorCode::NameInvalid)
-             << "the output " << quoted(output.name()) << " is produced by nothing";
   return success();
 }
 
@@ -162,15 +123,30 @@ std::unique_ptr<Model> readModel(MLIRContext *context, StringRef path, StringRef
     model->directories.weightsRoot = std::string(root);
   }
 
+  if (model->graph().sparse_initializer_size() != 0) {
+    modelError(context, ErrorCode::TypeUnsupported)
+        << "sparse initializer " << quoted(model->graph().sparse_initializer(0).values().name()) << " is not supported";
+    return nullptr;
+  }
   for (const onnx::TensorProto &tensor : model->graph().initializer()) {
     FailureOr<StoredTensor> stored = describe(context, tensor.name(), tensor, model->directories);
     if (failed(stored))
       return nullptr;
-    // A second one of the same name is reported by checkGraph.
+    // A second one of the same name is reported by checkNames.
     model->initializers.try_emplace(tensor.name(), std::move(*stored));
   }
-  if (failed(checkGraph(context, *model)))
+  if (failed(expandFunctions(context, model->proto)) || failed(checkNames(context, *model)))
     return nullptr;
+  // Checked to be produced by a node or to be one of these; a node's name cannot hide one.
+  llvm::StringSet<> given;
+  for (const onnx::ValueInfoProto &input : model->graph().input())
+    given.insert(input.name());
+  FailureOr<Nodes> nodes = sortNodes(context, model->graph(), [&](StringRef name) {
+    return given.contains(name) || model->initializers.contains(name);
+  });
+  if (failed(nodes))
+    return nullptr;
+  model->nodes = std::move(*nodes);
   return model;
 }
 

@@ -9,34 +9,6 @@ using namespace mlir;
 namespace helix::onnximport {
 namespace {
 
-LogicalResult importConstant(Entry &entry, const onnx::NodeProto &node) {
-  Attributes attributes(entry.context, node);
-  const onnx::TensorProto *tensor = attributes.tensor("value");
-  if (failed(attributes.finish()))
-    return failure();
-  if (!tensor)
-    return nodeError(entry.context, node, ErrorCode::AttributeUnsupported) << "attribute 'value' is missing";
-  auto [known, isNew] = entry.state.constants.try_emplace(&node);
-  if (isNew) {
-    FailureOr<StoredTensor> stored = describe(entry.context, node.output(0), *tensor, entry.state.model.directories);
-    if (failed(stored))
-      return failure();
-    known->second = std::move(*stored);
-  }
-  define(entry, node, 0, {.kind = GraphValue::Kind::Weight, .weight = &known->second});
-  return success();
-}
-
-LogicalResult importIdentity(Entry &entry, const onnx::NodeProto &node) {
-  if (failed(Attributes(entry.context, node).finish()))
-    return failure();
-  const GraphValue *value = operand(entry, node, 0);
-  if (!value)
-    return operandError(entry, node, 0, "a value");
-  define(entry, node, 0, GraphValue(*value));
-  return success();
-}
-
 LogicalResult importGather(Entry &entry, const onnx::NodeProto &node) {
   if (isInteger(entry, node, 0))
     return foldGather(entry, node);
@@ -146,6 +118,12 @@ LogicalResult refuseControlFlow(Entry &entry, const onnx::NodeProto &node) {
          << "control flow is not supported; export a model without it";
 }
 
+/// An op that is only known on what importSymbolic takes.
+LogicalResult refuseActivations(Entry &entry, const onnx::NodeProto &node) {
+  return nodeError(entry.context, node, ErrorCode::OpUnsupported)
+         << "the op is only known on constants, positions and lengths";
+}
+
 struct OpEntry {
   StringRef domain, name;
   int minInputs, maxInputs, minOutputs, maxOutputs;
@@ -156,27 +134,65 @@ constexpr StringRef kMicrosoft = "com.microsoft";
 constexpr int kAny = INT_MAX;
 
 const OpEntry kOps[] = {
+    {"", "Abs", 1, 1, 1, 1, refuseActivations},
     {"", "Add", 2, 2, 1, 1, importBinary},
+    {"", "And", 2, 2, 1, 1, refuseActivations},
     {"", "Cast", 1, 1, 1, 1, importCast},
+    {"", "CastLike", 2, 2, 1, 1, importCastLike},
     {"", "Concat", 1, kAny, 1, 1, importConcat},
     {"", "Constant", 0, 0, 1, 1, importConstant},
+    {"", "ConstantOfShape", 1, 1, 1, 1, refuseActivations},
+    {"", "Cos", 1, 1, 1, 1, refuseActivations},
+    {"", "CumSum", 2, 2, 1, 1, refuseActivations},
     {"", "Div", 2, 2, 1, 1, importBinary},
+    {"", "Dropout", 1, 3, 1, 2, importDropout},
+    {"", "Equal", 2, 2, 1, 1, refuseActivations},
+    {"", "Erf", 1, 1, 1, 1, refuseActivations},
+    {"", "Exp", 1, 1, 1, 1, refuseActivations},
+    {"", "Expand", 2, 2, 1, 1, refuseActivations},
+    {"", "Floor", 1, 1, 1, 1, refuseActivations},
     {"", "Gather", 2, 2, 1, 1, importGather},
+    {"", "GatherND", 2, 2, 1, 1, refuseActivations},
+    {"", "Greater", 2, 2, 1, 1, refuseActivations},
+    {"", "GreaterOrEqual", 2, 2, 1, 1, refuseActivations},
     {"", "Identity", 1, 1, 1, 1, importIdentity},
-    {"", "If", 0, kAny, 0, kAny, refuseControlFlow},
+    {"", "If", 1, 1, 1, kAny, importIf},
+    {"", "IsNaN", 1, 1, 1, 1, refuseActivations},
+    {"", "Less", 2, 2, 1, 1, refuseActivations},
+    {"", "LessOrEqual", 2, 2, 1, 1, refuseActivations},
+    {"", "Log", 1, 1, 1, 1, refuseActivations},
     {"", "Loop", 0, kAny, 0, kAny, refuseControlFlow},
     {"", "MatMul", 2, 2, 1, 1, importMatMul},
+    {"", "Max", 2, 2, 1, 1, refuseActivations},
+    {"", "Min", 2, 2, 1, 1, refuseActivations},
     {"", "Mul", 2, 2, 1, 1, importBinary},
+    {"", "Neg", 1, 1, 1, 1, refuseActivations},
+    {"", "Not", 1, 1, 1, 1, refuseActivations},
+    {"", "Or", 2, 2, 1, 1, refuseActivations},
+    {"", "Pow", 2, 2, 1, 1, refuseActivations},
     {"", "RMSNormalization", 2, 2, 1, 1, importRmsNorm},
+    {"", "Range", 3, 3, 1, 1, refuseActivations},
+    {"", "Reciprocal", 1, 1, 1, 1, refuseActivations},
+    {"", "ReduceMax", 1, 2, 1, 1, refuseActivations},
+    {"", "ReduceMin", 1, 2, 1, 1, refuseActivations},
     {"", "ReduceSum", 1, 2, 1, 1, importReduceSum},
+    {"", "Reshape", 2, 2, 1, 1, refuseActivations},
     {"", "Scan", 0, kAny, 0, kAny, refuseControlFlow},
     {"", "SequenceMap", 0, kAny, 0, kAny, refuseControlFlow},
     {"", "Shape", 1, 1, 1, 1, importShape},
     {"", "Sigmoid", 1, 1, 1, 1, importSigmoid},
     {"", "SimplifiedLayerNormalization", 2, 2, 1, 2, importRmsNorm},
+    {"", "Sin", 1, 1, 1, 1, refuseActivations},
+    {"", "Slice", 3, 5, 1, 1, refuseActivations},
+    {"", "Sqrt", 1, 1, 1, 1, refuseActivations},
     {"", "Squeeze", 1, 2, 1, 1, importSqueeze},
     {"", "Sub", 2, 2, 1, 1, importBinary},
+    {"", "Tanh", 1, 1, 1, 1, refuseActivations},
+    {"", "Transpose", 1, 1, 1, 1, refuseActivations},
+    {"", "Trilu", 1, 2, 1, 1, refuseActivations},
     {"", "Unsqueeze", 2, 2, 1, 1, importUnsqueeze},
+    {"", "Where", 3, 3, 1, 1, refuseActivations},
+    {"", "Xor", 2, 2, 1, 1, refuseActivations},
     {kMicrosoft, "GroupQueryAttention", 7, 17, 1, 4, importGroupQueryAttention},
     {kMicrosoft, "SimplifiedLayerNormalization", 2, 2, 1, 2, importRmsNorm},
     {kMicrosoft, "SkipSimplifiedLayerNormalization", 3, 4, 1, 4, importSkipRmsNorm},
@@ -205,7 +221,7 @@ LogicalResult importNode(Entry &entry, const onnx::NodeProto &node) {
       failed(counts("result", node.output_size(), op->minOutputs, op->maxOutputs)))
     return failure();
   entry.loc = NameLoc::get(StringAttr::get(entry.context, nodeName(node)));
-  return op->import(entry, node);
+  return isSymbolic(entry, node) ? importSymbolic(entry, node) : op->import(entry, node);
 }
 
 } // namespace helix::onnximport

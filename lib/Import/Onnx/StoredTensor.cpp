@@ -37,6 +37,8 @@ int64_t elementBytes(int32_t type) {
   case onnx::TensorProto::FLOAT16:
   case onnx::TensorProto::BFLOAT16:
     return 2;
+  case onnx::TensorProto::BOOL:
+    return 1;
   default:
     return 0;
   }
@@ -47,7 +49,8 @@ LogicalResult describeShape(MLIRContext *context, StoredTensor &stored) {
   int64_t width = elementBytes(tensor.data_type());
   if (width == 0)
     return tensorError(context, stored, ErrorCode::TypeUnsupported)
-           << "is of " << typeText(tensor.data_type()) << "; supported are FLOAT, FLOAT16, BFLOAT16, INT32 and INT64";
+           << "is of " << typeText(tensor.data_type())
+           << "; supported are FLOAT, FLOAT16, BFLOAT16, INT32, INT64 and BOOL";
   if (tensor.dims_size() > kMaxRank)
     return tensorError(context, stored, ErrorCode::TensorShapeInvalid)
            << "has " << tensor.dims_size() << " dimensions; at most " << kMaxRank << " are supported";
@@ -254,6 +257,9 @@ FailureOr<std::string> bytesOf(MLIRContext *context, const StoredTensor &tensor)
       break;
     case onnx::TensorProto::INT32:
       llvm::support::endian::write32le(out + 4 * i, proto.int32_data(i));
+      break;
+    case onnx::TensorProto::BOOL:
+      out[i] = proto.int32_data(i) != 0;
       break;
     default: // The 16 bits of a float16 or bfloat16.
       llvm::support::endian::write16le(out + 2 * i, static_cast<uint16_t>(proto.int32_data(i)));

@@ -37,6 +37,7 @@ struct StoredTensor {
   bool isInteger() const {
     return proto->data_type() == onnx::TensorProto::INT32 || proto->data_type() == onnx::TensorProto::INT64;
   }
+  bool isBool() const { return proto->data_type() == onnx::TensorProto::BOOL; }
   /// f32, f16 or bf16; null for other types.
   mlir::Type floatType(mlir::MLIRContext *context) const;
 };

@@ -1,0 +1,78 @@
+//===- Caches.h - Past keys and values, and attention over them ------------===//
+#ifndef HELIX_LIB_IMPORT_ONNX_CACHES_H
+#define HELIX_LIB_IMPORT_ONNX_CACHES_H
+
+#include "lib/Import/Onnx/Entry.h"
+
+namespace helix::onnximport {
+
+/// Keys or values of all tokens, past and new, as the graph sees them: repeated over the queries of a group,
+/// transposed, scaled.
+struct Cached {
+  /// What a dimension is made of. The size of Head is 1 as long as heads and width are not told apart.
+  enum Axis : unsigned { Batch, Head, Repeat, Token, Width };
+
+  /// Of the past input.
+  unsigned past = 0;
+  /// The new tokens' [batch, tokens, heads, width].
+  mlir::Value fresh = {};
+  LinearInt sizes[5] = {};
+  Groups groups = {};
+  double scale = 1;
+
+  llvm::SmallVector<LinearInt, 4> shape() const;
+};
+
+/// Products of queries and keys on their way to the softmax and beyond.
+struct Scores {
+  enum class Stage { Raw, Capped, Masked, Soft };
+  Stage stage = Stage::Raw;
+  /// [batch, tokens, heads, width].
+  mlir::Value q = {};
+  Cached key = {};
+  double scale = 1, softcap = 0;
+  std::vector<Grid> masks = {};
+};
+
+/// Attention as it is made, whatever it came from.
+struct AttentionParts {
+  /// All [batch, tokens, heads, width]; keys and values of the new tokens, rotated.
+  mlir::Value q = {}, k = {}, v = {};
+  unsigned pastKey = 0, pastValue = 0;
+  double scale = 1, softcap = 0;
+  /// Tokens that a query sees, itself the last; 0 for all.
+  int64_t window = 0;
+  /// Positions for which the model has tables; 0 if it does not say.
+  int64_t positions = 0;
+};
+
+/// The new tokens of a past input with their heads apart, joined with it.
+mlir::FailureOr<Cached> joinPast(Entry &entry, const onnx::NodeProto &node, unsigned past, mlir::Value fresh);
+
+std::optional<Cached> reshapeCached(const Cached &cached, llvm::ArrayRef<LinearInt> shape);
+
+/// Appends, attends. The result is [batch, tokens, heads, width]; the cache's number is given too.
+struct AttentionResult {
+  mlir::Value value = {};
+  unsigned cache = 0;
+};
+mlir::FailureOr<AttentionResult> makeAttention(Entry &entry, const onnx::NodeProto &node, const AttentionParts &parts);
+
+/// Attention of queries over keys and values that are `Cached`, with the masks proven plain. `causal` says that the op
+/// masks by itself, query t seeing keys up to t + past.
+mlir::FailureOr<mlir::Value> attend(Entry &entry, const onnx::NodeProto &node, const Scores &scores,
+                                    const Cached &value);
+
+/// Whether a query sees itself and what is before it, of that the last `window` tokens if that is not 0, and nothing
+/// else; an error otherwise.
+mlir::FailureOr<int64_t> windowOf(Entry &entry, const onnx::NodeProto &node, llvm::ArrayRef<Grid> masks);
+
+/// The mask of a causal op without one of its own: key j of S is seen by query i of T where j - i <= offset.
+Grid causalMask(Entry &entry, const LinearInt &offset);
+
+/// x [batch, tokens, heads * width] with the heads apart.
+mlir::FailureOr<mlir::Value> headsOf(Entry &entry, const onnx::NodeProto &node, const View &view, int64_t heads);
+
+} // namespace helix::onnximport
+
+#endif // HELIX_LIB_IMPORT_ONNX_CACHES_H
