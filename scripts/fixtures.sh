@@ -2,7 +2,8 @@
 # Writes the model fixtures of test/models anew: scripts/fixtures.sh [NAME...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
+# The order of a set of strings shows in what torch.onnx writes.
+export PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 PYTHONHASHSEED=0
 
 # An environment of build/ with the packages of a file of test/models.
 environment() {
@@ -18,3 +19,6 @@ environment() {
 environment venv-fixtures requirements.txt
 build/venv-fixtures/bin/python test/models/export.py "$@"
 build/venv-fixtures/bin/python test/models/export_public.py --exporters genai,mobius,torch "$@"
+environment venv-optimum requirements-optimum.txt
+build/venv-optimum/bin/python test/models/export_public.py --exporters optimum "$@"
+build/venv-fixtures/bin/python test/models/overview.py

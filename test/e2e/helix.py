@@ -44,9 +44,9 @@ def meshes(fixture):
     return [(kvp, tpa) for kvp, tpa in MESHES if tpa <= LISTING[fixture]["kv_heads"]]
 
 
-def options(kvp, tpa, batch, dtype="f32", block=4):
+def options(kvp, tpa, batch, dtype="f32", block=4, context=96):
     """Flags of helix-compile for the suite's cases: contexts of 96, prefill chunks of 16 with all logits."""
-    return ["--kvp", kvp, "--tpa", tpa, "--batch", batch, "--max-context", 96, "--prefill-chunk", 16, "--all-logits",
+    return ["--kvp", kvp, "--tpa", tpa, "--batch", batch, "--max-context", context, "--prefill-chunk", 16, "--all-logits",
             "--block", block, "--weight-dtype", dtype, "--kv-dtype", dtype]
 
 

@@ -3,6 +3,7 @@
 import re
 
 import helix
+import overview
 import pytest
 
 MESHES = [(1, 1), (2, 1), (1, 2), (4, 1), (3, 1)]
@@ -11,23 +12,41 @@ REFUSED = {
     "qwen2-genai": 1014,
     "qwen3-genai": 1008,
     "mistral-genai": 1010,
-    "phi3-long-genai": 1008,
+    "phi3-long-genai": 1061,
     "gemma2-genai": 1010,
+    "gemma2-genai-bounded": 1010,
     "gemma3-genai": 1008,
     "granite-genai": 2003,
     "llama3-genai-f16": 1016,
     "llama3-genai-f16-mha": 1016,
     "llama3-genai-int4": 1013,
     "qwen2-genai-int4": 1013,
-    "llama3-mobius": 1009,
-    "llama3-mobius-static": 1009,
-    "qwen3-mobius": 1009,
-    "gpt2-mobius": 1009,
+    "llama3-mobius": 1016,
+    "llama3-mobius-static": 1016,
+    "qwen3-mobius": 1016,
+    "gpt2-mobius": 1016,
+    "llama3-torch23": 1016,
+    "qwen3-torch23": 1016,
+    "gemma3-torch23": 1016,
+    "gpt2-torch23": 1016,
+    "gpt-neox-torch23": 1016,
+    "llama3-torch18": 1016,
+    "mistral-torch18": 1016,
+    "phi3-torch18": 1016,
+    "gpt-neox-torch18": 1016,
+    "falcon-torch18": 1016,
+    "olmo2-torch20": 1016,
+    "gemma2-torch20": 1016,
+    "bloom-torch20": 1016,
+    "gpt2-optimum": 1016,
+    "qwen2-optimum": 1016,
+    "gpt-neox-optimum": 1016,
 }
 
 
-def test_list_is_current():
+def test_lists_are_current():
     assert REFUSED.keys() <= helix.PUBLIC.keys()
+    assert (helix.MODELS / "README.md").read_text() == overview.overview(), "run test/models/overview.py"
 
 
 @pytest.mark.parametrize("fixture", helix.PUBLIC)
@@ -46,15 +65,25 @@ def test_refused(fixture, tmp_path):
     assert numbers == {REFUSED[fixture]}, done.stderr
 
 
-@pytest.mark.parametrize("fixture", [name for name in helix.PUBLIC if name not in REFUSED])
-def test_agrees_with_onnx_runtime(fixture, tmp_path):
-    ids = helix.sequences(fixture, helix.RAGGED)
+def agrees_with_onnx_runtime(fixture, scratch, lengths, context):
+    """Compiles the fixture for every mesh that it allows and compares its logits with ONNX Runtime's."""
+    ids = helix.sequences(fixture, lengths)
     onnx = [helix.onnx_logits(fixture, row) for row in ids]
-    prompts = helix.write_prompts(tmp_path / "prompts.jsonl", ids)
+    prompts = helix.write_prompts(scratch / "prompts.jsonl", ids)
     for kvp, tpa in MESHES:
         if tpa > helix.PUBLIC[fixture]["kv_heads"]:
             continue
-        artifact = tmp_path / f"{kvp}x{tpa}.hlx"
-        helix.compile_model(fixture, artifact, *helix.options(kvp, tpa, len(ids)))
+        artifact = scratch / f"{kvp}x{tpa}.hlx"
+        helix.compile_model(fixture, artifact, *helix.options(kvp, tpa, len(ids), context=context))
         logits = helix.score(artifact, prompts, artifact.with_suffix(".npz"))
         assert helix.error(logits, onnx) <= 1e-5, f"kvp {kvp}, tpa {tpa}"
+
+
+@pytest.mark.parametrize("fixture", [name for name in helix.PUBLIC if name not in REFUSED])
+def test_agrees_with_onnx_runtime(fixture, tmp_path):
+    agrees_with_onnx_runtime(fixture, tmp_path, helix.RAGGED, 96)
+
+
+def test_longrope_on_the_short_side(tmp_path):
+    """Contexts of 64 never leave the tables for short sequences, so the model's If is decided."""
+    agrees_with_onnx_runtime("phi3-long-genai", tmp_path, [(1, 49), (16, 64)], 64)

@@ -117,12 +117,11 @@ ARCHITECTURES = {
          "ffn_hidden_size": 96, "tie_word_embeddings": True},
         "MQA, packed QKV, parallel block with one LayerNorm, gelu, tied",
     ),
-    "falcon-alibi": (
-        "Falcon",
+    "bloom": (
+        "Bloom",
         {"rms_norm_eps": None, "intermediate_size": None, "head_dim": None, "num_key_value_heads": None,
-         "multi_query": False, "parallel_attn": False, "new_decoder_architecture": False, "alibi": True, "bias": True,
-         "ffn_hidden_size": 96, "tie_word_embeddings": True},
-        "MHA, packed QKV with bias, ALiBi, LayerNorm, gelu, tied",
+         "max_position_embeddings": None, "tie_word_embeddings": True},
+        "MHA, interleaved packed QKV with bias, ALiBi, LayerNorm (of the embedding too), gelu (tanh), tied",
     ),
     "gpt2": (
         "GPT2",
@@ -178,13 +177,18 @@ def layers(model):
     return body.layers if hasattr(body, "layers") else body.h
 
 
+def heads_and_width(config):
+    """Query heads, KV heads and the width of one."""
+    heads = config.num_attention_heads
+    kv_heads = 1 if getattr(config, "multi_query", False) else getattr(config, "num_key_value_heads", None) or heads
+    return heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
 def query_and_key(model, layer):
     """Views of the parameters that scale a layer's scores: [(view, what is added to it before use)]."""
     config = model.config
     attention = next(m for n, m in layer.named_children() if n in ("self_attn", "attention", "self_attention", "attn"))
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    heads, kv_heads, width = heads_and_width(config)
     if hasattr(attention, "q_norm"):
         offset = 1.0 if config.model_type.startswith("gemma") else 0.0
         return [(attention.q_norm.weight, offset), (attention.k_norm.weight, offset)]
@@ -196,7 +200,7 @@ def query_and_key(model, layer):
     if hasattr(attention, "c_attn"):
         return [(p[..., : 2 * heads * width], 0.0) for p in attention.c_attn.parameters()]
     parameters = attention.query_key_value.parameters()
-    if getattr(config, "multi_query", False):
+    if kv_heads == 1:
         return [(p[: (heads + 1) * width], 0.0) for p in parameters]
     return [(p.view(heads, 3, width, *p.shape[1:])[:, :2], 0.0) for p in parameters]
 

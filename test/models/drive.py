@@ -1,8 +1,8 @@
 """Runs any fixture in ONNX Runtime, whatever inputs its exporter gave it.
 
-Both conventions of caches are fed: growing ones (past_key_values.N.key and present.N.key, [batch, heads, past, width])
-and static ones (key_cache.N and updated_key_cache.N, [batch, capacity, heads * width], with write_indices and
-nonpad_kv_seqlen). It needs numpy, onnx and onnxruntime only, because the end-to-end tests use it too.
+All conventions of caches are fed: growing ones (past_key_values.N.key and present.N.key, [batch, heads, past, width]),
+bounded ones (the same, but as long before as after the step), and static ones (key_cache.N and updated_key_cache.N,
+[batch, capacity, heads * width], with write_indices and nonpad_kv_seqlen). It needs numpy, onnx and onnxruntime only, because the end-to-end tests use it too.
 """
 
 import re
@@ -13,6 +13,9 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 ELEMENTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+# Rows of a bounded cache, which the genai builder gives layers with a sliding window: no fewer than any window here.
+SLIDING_ROWS = 32
 
 
 def open_session(model):
@@ -35,8 +38,10 @@ def empty_caches(session, head_dim):
     caches = {}
     for given in session.get_inputs():
         if re.fullmatch(r"past_key_values\.\d+\.(key|value)", given.name):
-            _, heads, _, width = given.shape
-            caches[given.name] = np.zeros((1, heads, 0, width if isinstance(width, int) else head_dim), ELEMENTS[given.type])
+            _, heads, length, width = given.shape
+            rows = SLIDING_ROWS if length == "past_sliding_length" else 0
+            width = width if isinstance(width, int) else head_dim
+            caches[given.name] = np.zeros((1, heads, rows, width), ELEMENTS[given.type])
         elif re.fullmatch(r"(key|value)_cache\.\d+", given.name):
             caches[given.name] = np.zeros((1, *given.shape[1:]), ELEMENTS[given.type])
     return caches

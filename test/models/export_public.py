@@ -87,8 +87,7 @@ def describe(name, model, sequences, folder):
     """The fixture's line of fixtures.json; stops if ONNX Runtime and PyTorch disagree or attention is blunt."""
     architecture, exporter, options = FIXTURES[name]
     config = model.config
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, kv_heads, head_dim = architectures.heads_and_width(config)
     path = folder / "model.onnx"
     expected, session = model, drive.open_session(path)
     if weight_type(options) != "f32":
@@ -107,7 +106,6 @@ def describe(name, model, sequences, folder):
     measured = {"ort_error": float(f"{ort_error:.1e}")}
     if weight_type(options) != "f32":
         measured["ort_error_as_stored"] = float(f"{error(drive.open_session(path), prefill):.1e}")
-    caches = drive.empty_caches(session, head_dim).values()
     module = importlib.import_module(EXPORTERS[exporter])
     return {
         "architecture": architecture,
@@ -119,7 +117,7 @@ def describe(name, model, sequences, folder):
         "layers": config.num_hidden_layers,
         "hidden": config.hidden_size,
         "heads": heads,
-        "kv_heads": heads_of_caches(caches, head_dim),
+        "kv_heads": kv_heads,
         "head_dim": head_dim,
         "prefill": prefill,
         "vocab": config.vocab_size,
@@ -128,12 +126,6 @@ def describe(name, model, sequences, folder):
         "max_logit": round(float(np.abs(theirs).max()), 2),
         **measured,
     }
-
-
-def heads_of_caches(caches, head_dim):
-    """KV heads, from the shapes of the caches of either convention."""
-    (heads,) = {cache.shape[1] if cache.ndim == 4 else cache.shape[2] // head_dim for cache in caches}
-    return heads
 
 
 def write(name, known):
