@@ -10,20 +10,34 @@ InFlightDiagnostic shapeError(Operation *op) {
   return op->emitError(errorPrefix(ErrorCode::NotADecoder)) << "cannot shard " << op->getName() << ": ";
 }
 
-bool hasWeight(LinearOp linear) { return linear && linear.getWeight().getDefiningOp<WeightOp>(); }
+bool isWeight(Value value) { return value.getDefiningOp<WeightOp>() != nullptr; }
+
+/// Whether the product's weight and bias can be sliced.
+bool hasWeight(LinearOp linear) {
+  return linear && isWeight(linear.getWeight()) && (!linear.getBias() || isWeight(linear.getBias()));
+}
+
+/// The norm of each head: x, if `op` is one.
+Value normOfHeads(Operation *op) {
+  if (!isa<RMSNormOp, LayerNormOp>(op) || cast<RankedTensorType>(op->getResult(0).getType()).getRank() != 4)
+    return {};
+  return op->getOperand(0);
+}
 
 LogicalResult matchHeads(Value value, Operation *reader, SmallVectorImpl<Operation *> &heads) {
   Operation *op = value.getDefiningOp();
-  if (!op || !isa<RopeOp, tensor::ExpandShapeOp>(op))
+  if (!op || !(isa<RopeOp, tensor::ExpandShapeOp>(op) || normOfHeads(op)))
     return shapeError(reader) << "its operand comes from "
                               << (op ? op->getName().getStringRef() : StringRef("an argument"))
-                              << ", where helix.rope or tensor.expand_shape is expected";
+                              << ", where helix.rope, a norm of each head or tensor.expand_shape is expected";
   if (!value.hasOneUse())
     return shapeError(op) << "its result is split over heads for " << reader->getName()
                           << " but also used elsewhere, where it must be whole";
   heads.push_back(op);
   if (auto rope = dyn_cast<RopeOp>(op))
     return matchHeads(rope.getX(), op, heads);
+  if (Value x = normOfHeads(op))
+    return matchHeads(x, op, heads);
   auto expand = cast<tensor::ExpandShapeOp>(op);
   SmallVector<ReassociationIndices> groups = expand.getReassociationIndices();
   auto linear = expand.getSrc().getDefiningOp<LinearOp>();
@@ -80,12 +94,45 @@ FailureOr<int64_t> kvReplicas(AttentionOp attention, AttentionPattern pattern, M
   return none ? error << " nothing" : error;
 }
 
-FailureOr<LinearOp> matchHead(func::FuncOp entry) {
+bool isElementwise(Operation *op) {
+  StringRef dialect = op->getDialect() ? op->getDialect()->getNamespace() : StringRef();
+  if ((dialect != "arith" && dialect != "math") || !OpTrait::hasElementwiseMappableTraits(op) ||
+      op->getNumResults() != 1)
+    return false;
+  auto type = dyn_cast<RankedTensorType>(op->getResult(0).getType());
+  return type && type.getElementType().isF32();
+}
+
+bool isPerChannel(Value value) {
+  if (auto broadcast = value.getDefiningOp<BroadcastOp>())
+    return isWeight(broadcast.getX()) && cast<RankedTensorType>(broadcast.getX().getType()).getRank() == 1;
+  auto constant = value.getDefiningOp<arith::ConstantOp>();
+  return constant && isa<SplatElementsAttr>(constant.getValue());
+}
+
+FailureOr<HeadPattern> matchHead(func::FuncOp entry) {
   Value logits = entry.getBody().front().getTerminator()->getOperand(0);
-  auto linear = logits.getDefiningOp<LinearOp>();
-  if (!hasWeight(linear) || !logits.hasOneUse())
-    return shapeError(entry) << "the logits must come straight from one helix.linear";
-  return linear;
+  HeadPattern head;
+  for (Value value = logits;;) {
+    head.product = value.getDefiningOp<LinearOp>();
+    Operation *op = value.getDefiningOp();
+    bool isOnlyUser = llvm::all_equal(value.getUsers());
+    if (head.product && hasWeight(head.product) && isOnlyUser)
+      break;
+    // One operand leads on; the others are the same for every token.
+    Value next;
+    if (op && isOnlyUser && isElementwise(op))
+      for (Value operand : op->getOperands())
+        if (!isPerChannel(operand))
+          next = !next || next == operand ? operand : op->getResult(0);
+    if (!next || next == value)
+      return shapeError(entry) << "the logits must come straight from one helix.linear, or through ops that change "
+                                  "each of them by itself";
+    head.tail.push_back(op);
+    value = next;
+  }
+  std::reverse(head.tail.begin(), head.tail.end());
+  return head;
 }
 
 LogicalResult matchWeights(func::FuncOp entry) {
@@ -94,7 +141,7 @@ LogicalResult matchWeights(func::FuncOp entry) {
       return WalkResult::advance();
     unsigned firstWeight = 1; // behind the ids, or x
     for (Value weight : op->getOperands().drop_front(firstWeight))
-      if (!weight.getDefiningOp<WeightOp>())
+      if (!isWeight(weight))
         return WalkResult(shapeError(op) << "its weights must be helix.weight, not computed");
     return WalkResult::advance();
   });

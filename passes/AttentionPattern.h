@@ -7,7 +7,8 @@
 namespace helix {
 
 /// The ops around one attention. `heads` are those whose results are split over heads: from the products with a weight,
-/// through expand_shape to [batch, tokens, heads, dim] and rope, to the operands of attention and append.
+/// through expand_shape to [batch, tokens, heads, dim], norms of each head and rope, to the operands of attention and
+/// append.
 struct AttentionPattern {
   KVAppendOp append;
   llvm::SmallVector<mlir::Operation *> heads;
@@ -23,8 +24,20 @@ mlir::FailureOr<AttentionPattern> matchAttention(AttentionOp attention);
 /// otherwise.
 mlir::FailureOr<int64_t> kvReplicas(AttentionOp attention, AttentionPattern pattern, MeshAttr mesh);
 
-/// The product that makes the entry's logits, alone and with a weight; emits HLX2003 if it is anything else.
-mlir::FailureOr<LinearOp> matchHead(mlir::func::FuncOp entry);
+/// What makes the entry's logits: a product with a weight, then ops that change each logit by itself, in order.
+struct HeadPattern {
+  LinearOp product;
+  llvm::SmallVector<mlir::Operation *> tail;
+};
+
+/// Matches what makes the entry's logits; emits HLX2003 if it is anything else.
+mlir::FailureOr<HeadPattern> matchHead(mlir::func::FuncOp entry);
+
+/// Whether `op` is an elementwise op of arith or math on tensors of f32.
+bool isElementwise(mlir::Operation *op);
+
+/// Whether `value` is the same for every token: one number everywhere, or a broadcast weight.
+bool isPerChannel(mlir::Value value);
 
 /// Checks that the embeddings and FFNs of `entry` read weights by reference, which can be sliced; emits HLX2003.
 mlir::LogicalResult matchWeights(mlir::func::FuncOp entry);

@@ -30,6 +30,7 @@ struct Converter {
   MeshAttr mesh;
   SymbolTable symbols;
   DenseMap<Attribute, StringAttr> weights; ///< a weight's attributes and use → its symbol
+  DenseMap<Attribute, WeightOp> matrices;  ///< what products read transposed: a table with these bytes need not be kept
   Operation *lastWeight = nullptr;
 
   // The entry at hand.
@@ -49,6 +50,21 @@ struct Converter {
   /// The one axis along which the same ranks lie: both axes of a view are all ranks.
   Axis single(ArrayRef<Axis> axes) { return axes.size() == 1 ? axes.front() : Axis::N; }
 
+  /// What bytes a rank holds of a weight and in which type, whatever it is called and however it is turned.
+  Attribute bytesKey(WeightOp op) {
+    auto orNull = [&](Attribute attribute) { return attribute ? attribute : builder.getUnitAttr(); };
+    return builder.getArrayAttr({op.getFileAttr(), op.getOffsetAttr(), op.getStoredAttr(),
+                                 orNull(op.getWindowOffsetAttr()), orNull(op.getWindowSizeAttr()),
+                                 orNull(op.getSliceAttr()), TypeAttr::get(op.getType().getElementType())});
+  }
+
+  /// Notes the transposed matrices of an entry's products, before anything is converted.
+  void noteMatrices(func::FuncOp entry) {
+    for (auto linear : entry.getOps<LinearOp>())
+      if (auto matrix = linear.getWeight().getDefiningOp<WeightOp>(); matrix && matrix.getTransposed())
+        matrices.try_emplace(bytesKey(matrix), matrix);
+  }
+
   /// The module's weight with these attributes, for this use; entries share it.
   Value weight(Value value, plan::WeightUse use) {
     auto op = value.getDefiningOp<WeightOp>();
@@ -60,9 +76,10 @@ struct Converter {
     if (!symbol) {
       OpBuilder::InsertionGuard guard(builder);
       builder.clearInsertionPoint();
-      auto shared = plan::WeightOp::create(builder, op.getLoc(), op.getName(), use, op.getType(), op.getName(),
-                                           op.getFile(), op.getOffset(), op.getLength(), op.getStored(),
-                                           op.getWindowOffsetAttr(), op.getWindowSizeAttr(), op.getSliceAttr());
+      auto shared =
+          plan::WeightOp::create(builder, op.getLoc(), op.getName(), use, op.getType(), op.getName(), op.getFile(),
+                                 op.getOffset(), op.getLength(), op.getStored(), op.getWindowOffsetAttr(),
+                                 op.getWindowSizeAttr(), op.getSliceAttr(), op.getTransposed());
       // Renames it if the name is taken.
       symbol = symbols.insert(shared, lastWeight ? std::next(lastWeight->getIterator()) : module.getBody()->begin());
       lastWeight = shared;
@@ -77,9 +94,13 @@ struct Converter {
   LogicalResult convert(EmbeddingOp op) {
     RankedTensorType result = bytesOfPartial(op.getResult()), table = tensorOf(op.getTable());
     int64_t hidden = table.getDimSize(1);
-    auto command = plan::EmbeddingOp::create(
-        builder, op.getLoc(), result, in(op.getIds()), weight(op.getTable(), plan::WeightUse::Table),
-        result.getNumElements() / hidden, table.getDimSize(0), hidden, nullptr, nullptr, phase(op));
+    auto rows = op.getTable().getDefiningOp<WeightOp>();
+    WeightOp matrix = rows && !rows.getTransposed() ? matrices.lookup(bytesKey(rows)) : WeightOp();
+    Value weightValue =
+        matrix ? weight(matrix, plan::WeightUse::Linear) : weight(op.getTable(), plan::WeightUse::Table);
+    auto command = plan::EmbeddingOp::create(builder, op.getLoc(), result, in(op.getIds()), weightValue,
+                                             result.getNumElements() / hidden, table.getDimSize(0), hidden,
+                                             bool(matrix), nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
@@ -283,6 +304,8 @@ struct CodegenPass : impl::CodegenBase<CodegenPass> {
     Converter converter(module, mesh);
     if (failed(compile(converter, kernels)))
       return signalPassFailure();
+    for (func::FuncOp entry : entries)
+      converter.noteMatrices(entry);
     for (func::FuncOp entry : entries)
       if (failed(converter.convertEntry(entry)))
         return signalPassFailure();

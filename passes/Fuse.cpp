@@ -1,10 +1,12 @@
 //===- Fuse.cpp - helix-fuse -----------------------------------------------===//
-#include "passes/Entries.h"
+#include "passes/AttentionPattern.h"
 #include "passes/Passes.h"
 
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
+
+#include <cmath>
 
 using namespace mlir;
 
@@ -14,49 +16,97 @@ namespace helix {
 
 namespace {
 
-/// helix.ffn as its products and the gate between them; each keeps the name of the node it came from.
+/// Part `i` of a location that was fused from `count` of them, or the location itself.
+Location partOf(Location loc, unsigned i, unsigned count) {
+  auto fused = dyn_cast<FusedLoc>(loc);
+  return fused && fused.getLocations().size() == count ? fused.getLocations()[i] : loc;
+}
+
+/// A product with a bias as the product and a sum, which other ops may join.
+void splitBias(LinearOp linear) {
+  OpBuilder builder(linear);
+  Location productLoc = partOf(linear.getLoc(), 0, 2), sumLoc = partOf(linear.getLoc(), 1, 2);
+  Type type = linear.getResult().getType();
+  auto product = LinearOp::create(builder, productLoc, type, linear.getX(), linear.getWeight());
+  auto rows = BroadcastOp::create(builder, sumLoc, type, linear.getBias());
+  auto sum = arith::AddFOp::create(builder, sumLoc, product.getResult(), rows);
+  if (Attribute phase = linear->getAttr(kPhaseAttr))
+    for (Operation *op : {product.getOperation(), rows.getOperation(), sum.getOperation()})
+      op->setAttr(kPhaseAttr, phase);
+  linear.replaceAllUsesWith(sum.getResult());
+  linear.erase();
+}
+
+/// act(g) as arithmetic, elementwise.
+Value activated(OpBuilder &builder, Location loc, Activation activation, Value g) {
+  auto type = cast<RankedTensorType>(g.getType());
+  auto number = [&](float value) -> Value {
+    return arith::ConstantOp::create(builder, loc, DenseElementsAttr::get(type, value));
+  };
+  auto mul = [&](Value x, Value y) -> Value { return arith::MulFOp::create(builder, loc, x, y); };
+  auto add = [&](Value x, Value y) -> Value { return arith::AddFOp::create(builder, loc, x, y); };
+  switch (activation) {
+  case Activation::Silu: {
+    // g / (1 + exp(-g)): exp overflows to infinity for very negative g, and the quotient is then 0, as it should.
+    Value one = number(1);
+    Value neg = arith::NegFOp::create(builder, loc, g);
+    Value exp = math::ExpOp::create(builder, loc, neg);
+    return arith::DivFOp::create(builder, loc, g, add(one, exp));
+  }
+  case Activation::Gelu: {
+    Value erf = math::ErfOp::create(builder, loc, mul(g, number(M_SQRT1_2)));
+    return mul(mul(number(0.5), g), add(number(1), erf));
+  }
+  case Activation::GeluTanh: {
+    Value cubic = mul(mul(number(0.044715), mul(g, g)), g);
+    Value tanh = math::TanhOp::create(builder, loc, mul(number(M_SQRT1_2 * M_2_SQRTPI), add(g, cubic)));
+    return mul(mul(number(0.5), g), add(number(1), tanh));
+  }
+  case Activation::Relu:
+    return arith::MaximumFOp::create(builder, loc, g, number(0));
+  }
+  llvm_unreachable("an activation has a formula");
+}
+
+/// helix.ffn as its products and the activation between them; each keeps the name of the node it came from.
 void decompose(FFNOp ffn) {
   OpBuilder builder(ffn);
-  Location loc = ffn.getLoc(), gateLoc = loc, upLoc = loc, mulLoc = loc, downLoc = loc;
-  if (auto fused = dyn_cast<FusedLoc>(loc); fused && fused.getLocations().size() == 4) {
-    gateLoc = fused.getLocations()[0];
-    upLoc = fused.getLocations()[1];
-    mulLoc = fused.getLocations()[2];
-    downLoc = fused.getLocations()[3];
-  }
+  Operation *before = ffn->getPrevNode();
+  // As helix-raise fuses them: gate, up, product of the two, down; without a gate: up, activation, down.
+  unsigned parts = ffn.getGate() ? 4 : 3, up = parts - 3;
+  auto locOf = [&](unsigned part) { return partOf(ffn.getLoc(), part, parts); };
   SmallVector<int64_t> shape(cast<RankedTensorType>(ffn.getX().getType()).getShape());
-  shape.back() = cast<RankedTensorType>(ffn.getGate().getType()).getDimSize(1);
+  shape.back() = cast<RankedTensorType>(ffn.getUp().getType()).getDimSize(1);
   auto inner = RankedTensorType::get(shape, builder.getF32Type());
-  Value g = LinearOp::create(builder, gateLoc, inner, ffn.getX(), ffn.getGate());
-  Value u = LinearOp::create(builder, upLoc, inner, ffn.getX(), ffn.getUp());
-  // silu(g) = g / (1 + exp(-g)): exp overflows to infinity for very negative g, and the quotient is then 0, as it
-  // should.
-  Value one = arith::ConstantOp::create(builder, mulLoc, DenseElementsAttr::get(inner, 1.0f));
-  Value neg = arith::NegFOp::create(builder, mulLoc, g);
-  Value exp = math::ExpOp::create(builder, mulLoc, neg);
-  Value silu = arith::DivFOp::create(builder, mulLoc, g, arith::AddFOp::create(builder, mulLoc, one, exp));
-  Value gated = arith::MulFOp::create(builder, mulLoc, silu, u);
-  Value down = LinearOp::create(builder, downLoc, ffn.getResult().getType(), gated, ffn.getDown());
+  Value g, u, result;
+  if (ffn.getGate())
+    g = LinearOp::create(builder, locOf(0), inner, ffn.getX(), ffn.getGate(), ffn.getGateBias());
+  u = LinearOp::create(builder, locOf(up), inner, ffn.getX(), ffn.getUp(), ffn.getUpBias());
+  Value active = activated(builder, locOf(up + 1), ffn.getActivation(), g ? g : u);
+  if (g)
+    active = arith::MulFOp::create(builder, locOf(up + 1), active, u);
+  result =
+      LinearOp::create(builder, locOf(up + 2), ffn.getResult().getType(), active, ffn.getDown(), ffn.getDownBias());
   if (Attribute phase = ffn->getAttr(kPhaseAttr))
-    for (Value value : {g, u, one, neg, exp, silu, gated, down})
-      value.getDefiningOp()->setAttr(kPhaseAttr, phase);
-  ffn.replaceAllUsesWith(down);
+    for (Operation *op = before ? before->getNextNode() : &ffn->getBlock()->front(); op != ffn; op = op->getNextNode())
+      op->setAttr(kPhaseAttr, phase);
+  ffn.replaceAllUsesWith(result);
   ffn.erase();
 }
 
-bool isSplatConstant(Value value) {
+/// Whether a kernel makes the value itself rather than to read it: one number everywhere, or a broadcast.
+bool isRemade(Value value) {
+  if (value.getDefiningOp<BroadcastOp>())
+    return true;
   auto constant = value.getDefiningOp<arith::ConstantOp>();
   return constant && isa<SplatElementsAttr>(constant.getValue());
 }
 
 /// Ops that compute every row [batch, token] of their result from the same row of their operands.
 bool worksByRow(Operation &op) {
-  if (op.getNumResults() != 1 || !isa<RankedTensorType>(op.getResult(0).getType()))
-    return false;
-  if (isa<RMSNormOp, RopeOp>(op))
+  if (isa<LayerNormOp, PositionEmbeddingOp, RMSNormOp, RopeOp>(op))
     return true;
-  StringRef dialect = op.getDialect() ? op.getDialect()->getNamespace() : StringRef();
-  return (dialect == "arith" || dialect == "math") && OpTrait::hasElementwiseMappableTraits(&op);
+  return isElementwise(&op);
 }
 
 ArrayRef<int64_t> rowsOf(Operation &op) {
@@ -115,8 +165,17 @@ struct FusePass : impl::FuseBase<FusePass> {
       SmallVector<FFNOp> ffns(entry.getOps<FFNOp>());
       for (FFNOp ffn : ffns)
         decompose(ffn);
+      SmallVector<LinearOp> linears(entry.getOps<LinearOp>());
+      for (LinearOp linear : linears)
+        if (linear.getBias())
+          splitBias(linear);
       for (Cluster &cluster : clustersOf(entry.getBody().front()))
         outline(cluster, symbols);
+      // The kernels have their own.
+      SmallVector<BroadcastOp> broadcasts(entry.getOps<BroadcastOp>());
+      for (BroadcastOp broadcast : broadcasts)
+        if (broadcast.use_empty())
+          broadcast.erase();
     }
   }
 
@@ -125,7 +184,9 @@ struct FusePass : impl::FuseBase<FusePass> {
     SmallVector<Value> results;
     for (Operation *op : cluster.ops) {
       for (Value operand : op->getOperands())
-        if (!cluster.contains(operand.getDefiningOp()) && !isSplatConstant(operand))
+        if (auto broadcast = operand.getDefiningOp<BroadcastOp>())
+          operands.insert(broadcast.getX());
+        else if (!cluster.contains(operand.getDefiningOp()) && !isRemade(operand))
           operands.insert(operand);
       if (llvm::any_of(op->getUsers(), [&](Operation *user) { return !cluster.contains(user); }))
         results.push_back(op->getResult(0));
@@ -147,10 +208,10 @@ struct FusePass : impl::FuseBase<FusePass> {
       map.map(operand, argument);
     for (Operation *op : cluster.ops) {
       for (Value operand : op->getOperands())
-        if (isSplatConstant(operand) && !map.contains(operand)) {
-          Operation *constant = builder.clone(*operand.getDefiningOp(), map);
-          constant->setLoc(unknown);
-          constant->removeAttr(kPhaseAttr);
+        if (isRemade(operand) && !map.contains(operand)) {
+          Operation *remade = builder.clone(*operand.getDefiningOp(), map);
+          remade->setLoc(unknown);
+          remade->removeAttr(kPhaseAttr);
         }
       Operation *clone = builder.clone(*op, map);
       clone->setLoc(unknown);

@@ -36,12 +36,12 @@ struct EntryPartitioner {
       if (mesh.size(split.getAxis()) > 1)
         kept.push_back(split);
     SmallVector<Attribute> dims(weight.getType().getRank(), builder.getArrayAttr({}));
-    dims[dim] = builder.getArrayAttr(kept);
+    dims[weight.storedDim(dim)] = builder.getArrayAttr(kept);
     ArrayAttr sliceAttr = kept.empty() ? ArrayAttr() : builder.getArrayAttr(dims);
     return WeightOp::create(builder, weight.getLoc(), withDim(weight.getType(), dim, local), weight.getNameAttr(),
                             weight.getFileAttr(), weight.getOffsetAttr(), weight.getLengthAttr(),
-                            weight.getStoredAttr(), weight.getWindowOffsetAttr(), weight.getWindowSizeAttr(),
-                            sliceAttr);
+                            weight.getStoredAttr(), weight.getWindowOffsetAttr(), weight.getWindowSizeAttr(), sliceAttr,
+                            weight.getTransposedAttr());
   }
 
   SplitAttr split(Axis axis, int64_t chunk, int64_t replicas = 1) {
@@ -71,25 +71,70 @@ struct EntryPartitioner {
   /// nothing is left for the others.
   void ffn(FFNOp op) {
     OpBuilder builder(op);
-    int64_t local = ceilDiv(tensorOf(op.getGate()).getDimSize(1), ffnRanks ? ffnRanks : mesh.getTpf());
+    int64_t local = ceilDiv(tensorOf(op.getUp()).getDimSize(1), ffnRanks ? ffnRanks : mesh.getTpf());
     SplitAttr columns = split(ffnRanks ? Axis::N : Axis::Tpf, local);
-    Value gate = slice(builder, op.getGate(), 1, columns, local);
+    Value gate = op.getGate() ? slice(builder, op.getGate(), 1, columns, local) : Value();
     Value up = slice(builder, op.getUp(), 1, columns, local);
     Value down = slice(builder, op.getDown(), 0, columns, local);
+    Value gateBias = sliceBias(builder, op.getGateBias(), columns, local);
+    Value upBias = sliceBias(builder, op.getUpBias(), columns, local);
     Value partial = FFNOp::create(builder, op.getLoc(), partialSum(tensorOf(op.getResult())), op.getX(), gate, up, down,
-                                  op.getActivation());
-    op.replaceAllUsesWith(reduce(builder, op.getLoc(), partial));
+                                  gateBias, upBias, /*down_bias=*/Value(), op.getActivation());
+    Value reduced = reduce(builder, op.getLoc(), partial);
+    op.replaceAllUsesWith(addBias(builder, op.getLoc(), reduced, op.getDownBias()));
     op.erase();
   }
 
-  /// The final product: columns of the vocabulary over n.
-  void head(LinearOp op) {
-    OpBuilder builder(op);
+  /// The share of a bias, or none of none.
+  Value sliceBias(OpBuilder &builder, Value bias, ArrayRef<SplitAttr> splits, int64_t local) {
+    return bias ? slice(builder, bias, 0, splits, local) : Value();
+  }
+
+  /// `value` plus `bias` [N], if there is one: behind a reduction, so that it is added once.
+  Value addBias(OpBuilder &builder, Location loc, Value value, Value bias) {
+    if (!bias)
+      return value;
+    Value rows = BroadcastOp::create(builder, loc, value.getType(), bias);
+    return arith::AddFOp::create(builder, loc, value, rows);
+  }
+
+  /// The final product and what follows it: columns of the vocabulary over n.
+  void head(const HeadPattern &pattern) {
+    LinearOp op = pattern.product;
     int64_t local = ceilDiv(tensorOf(op.getWeight()).getDimSize(1), mesh.ranks());
-    Value weight = slice(builder, op.getWeight(), 1, split(Axis::N, local), local);
+    SplitAttr columns = split(Axis::N, local);
     auto type = withDim(tensorOf(op.getResult()), 2, local);
-    op.replaceAllUsesWith(LinearOp::create(builder, op.getLoc(), type, op.getX(), weight).getResult());
-    op.erase();
+    OpBuilder builder(op);
+    Value weight = slice(builder, op.getWeight(), 1, columns, local);
+    Value bias = sliceBias(builder, op.getBias(), columns, local);
+    // The logits that were, and what a rank has of them.
+    Value whole = op.getResult();
+    Value value = LinearOp::create(builder, op.getLoc(), type, op.getX(), weight, bias);
+    for (Operation *next : pattern.tail) {
+      builder.setInsertionPoint(next);
+      IRMapping map;
+      map.map(whole, value);
+      for (Value operand : next->getOperands())
+        if (auto broadcast = operand.getDefiningOp<BroadcastOp>())
+          map.map(operand, BroadcastOp::create(builder, broadcast.getLoc(), type,
+                                               slice(builder, broadcast.getX(), 0, columns, local))
+                               .getResult());
+        else if (operand != whole)
+          map.map(operand, splat(builder, operand, type));
+      Operation *clone = builder.clone(*next, map);
+      clone->getResult(0).setType(type);
+      clone->removeAttr(kShardingAttr);
+      whole = next->getResult(0);
+      value = clone->getResult(0);
+    }
+    whole.replaceAllUsesWith(value);
+  }
+
+  /// The constant `value`, one number everywhere, as `type`.
+  Value splat(OpBuilder &builder, Value value, RankedTensorType type) {
+    auto constant = value.getDefiningOp<arith::ConstantOp>();
+    auto elements = cast<SplatElementsAttr>(constant.getValue());
+    return arith::ConstantOp::create(builder, constant.getLoc(), elements.resizeSplat(type));
   }
 
   /// Rebuilds the ops from a product to `value` [batch, tokens, heads, dim] with `heads` local heads, the same ones on
@@ -102,12 +147,21 @@ struct EntryPartitioner {
       return RopeOp::create(builder, op->getLoc(), x, rope.getCos(), rope.getSin(), rope.getPast(),
                             rope.getInterleaved());
     }
+    if (isa<RMSNormOp, LayerNormOp>(op)) {
+      IRMapping map;
+      map.map(op->getOperand(0), localHeads(builder, op->getOperand(0), heads, replicas));
+      Operation *norm = builder.clone(*op, map);
+      norm->getResult(0).setType(norm->getOperand(0).getType());
+      norm->removeAttr(kShardingAttr);
+      return norm->getResult(0);
+    }
     auto expand = cast<tensor::ExpandShapeOp>(op);
     auto linear = expand.getSrc().getDefiningOp<LinearOp>();
     int64_t columns = heads * width;
-    Value weight = slice(builder, linear.getWeight(), 1, split(Axis::Tpa, columns, replicas), columns);
+    SplitAttr part = split(Axis::Tpa, columns, replicas);
+    Value weight = slice(builder, linear.getWeight(), 1, part, columns);
     Value product = LinearOp::create(builder, linear.getLoc(), withDim(tensorOf(linear.getResult()), 2, columns),
-                                     linear.getX(), weight);
+                                     linear.getX(), weight, sliceBias(builder, linear.getBias(), part, columns));
     return tensor::ExpandShapeOp::create(builder, op->getLoc(), withDim(tensorOf(value), 2, heads), product,
                                          expand.getReassociationIndices());
   }
@@ -157,7 +211,8 @@ struct EntryPartitioner {
     Value weight = slice(builder, output.getWeight(), 0,
                          {split(Axis::Tpa, heads * width), split(Axis::Kvp, perPeer * width)}, perPeer * width);
     Value sum = LinearOp::create(builder, output.getLoc(), partialSum(tensorOf(output.getResult())), rows, weight);
-    output.replaceAllUsesWith(reduce(builder, output.getLoc(), sum));
+    Value reduced = reduce(builder, output.getLoc(), sum);
+    output.replaceAllUsesWith(addBias(builder, output.getLoc(), reduced, output.getBias()));
     output.erase();
     collapse.erase();
     append.getResult().replaceAllUsesExcept(region.getResult(1), op);
@@ -176,15 +231,22 @@ struct EntryPartitioner {
     }
   }
 
-  /// From behind a layer's exchange to the last reduction before the next, and the sums right behind that.
+  /// From behind a layer's exchange to the last reduction before the next, and the sums behind that: residuals and
+  /// biases, through a norm or a scale if there is one between.
   void formTpRegions() {
     Block &body = entry.getBody().front();
     SmallVector<RegionOp> regions(body.getOps<RegionOp>());
     for (RegionOp kvp : regions) {
       Operation *last = nullptr;
-      for (Operation *op = kvp->getNextNode(); op && !isa<RegionOp>(op); op = op->getNextNode())
-        if (isa<AllReduceOp>(op) || (last && last == op->getPrevNode() && isa<arith::AddFOp>(op)))
+      bool isBehind = false;
+      for (Operation *op = kvp->getNextNode(); op && !isa<RegionOp>(op); op = op->getNextNode()) {
+        if (isa<AllReduceOp>(op))
+          isBehind = true;
+        else
+          isBehind &= isa<WeightOp, BroadcastOp, RMSNormOp, LayerNormOp>(op) || isElementwise(op);
+        if (isBehind && isa<AllReduceOp, arith::AddFOp>(op))
           last = op;
+      }
       if (last)
         wrap(kvp->getNextNode(), last);
     }
@@ -223,7 +285,7 @@ struct EntryPartitioner {
         return failure();
       attentions.emplace_back(op, *pattern, *replicas);
     }
-    FailureOr<LinearOp> logits = matchHead(entry);
+    FailureOr<HeadPattern> logits = matchHead(entry);
     if (failed(logits) || failed(matchWeights(entry)))
       return failure();
 

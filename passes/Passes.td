@@ -11,7 +11,10 @@ def Raise : Pass<"helix-raise", "::mlir::ModuleOp"> {
 
     - a product with a packed weight whose result is only cut along its last dimension becomes one product per cut,
       each with a window of the stored weight;
-    - `(silu(x gate) * (x up)) down`, with silu(g) = g / (1 + exp(−g)) in either order of factors, becomes `helix.ffn`.
+    - a broadcast weight added to a product becomes its bias;
+    - the last token is taken before the product and the elementwise ops that make the logits;
+    - `(act(x gate) * (x up)) down` and `act(x up) down` become `helix.ffn`. The ops that make an activation are
+      recognised by what they compute, not by how they are written: they are evaluated over their range.
 
     ```mlir
     %y = helix.linear %x, %w : (tensor<1x1x8xf32>, tensor<8x24xf32>) -> tensor<1x1x24xf32>
@@ -25,6 +28,7 @@ def Raise : Pass<"helix-raise", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::helix::HelixDialect"];
   let statistics = [
+    Statistic<"biases", "biases", "Number of sums that became a product's bias">,
     Statistic<"unpacked", "unpacked", "Number of products taken out of packed ones">,
     Statistic<"ffns", "ffns", "Number of feed-forward networks raised">
   ];

@@ -1,7 +1,10 @@
 //===- Raise.cpp - helix-raise ---------------------------------------------===//
+#include "passes/Activations.h"
+#include "passes/AttentionPattern.h"
 #include "passes/Passes.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 #include "llvm/ADT/APFloat.h"
 
@@ -35,13 +38,15 @@ std::optional<LastDimCut> cutOfLastDim(tensor::ExtractSliceOp slice) {
 
 /// Columns [offset, offset + size) of `weight`, as a window of what is stored.
 WeightOp columnsOf(OpBuilder &builder, WeightOp weight, LastDimCut cut) {
-  SmallVector<int64_t> offset = weight.windowOffset(), size = weight.windowSize();
-  offset.back() += cut.offset;
-  size.back() = cut.size;
-  auto type = RankedTensorType::get(size, weight.getType().getElementType());
+  SmallVector<int64_t> offset = weight.windowOffset(), size = weight.windowSize(), shape(weight.getType().getShape());
+  unsigned dim = weight.storedDim(shape.size() - 1);
+  offset[dim] += cut.offset;
+  size[dim] = shape.back() = cut.size;
+  auto type = RankedTensorType::get(shape, weight.getType().getElementType());
   return WeightOp::create(builder, weight.getLoc(), type, weight.getNameAttr(), weight.getFileAttr(),
                           weight.getOffsetAttr(), weight.getLengthAttr(), weight.getStoredAttr(),
-                          builder.getDenseI64ArrayAttr(offset), builder.getDenseI64ArrayAttr(size), ArrayAttr());
+                          builder.getDenseI64ArrayAttr(offset), builder.getDenseI64ArrayAttr(size), ArrayAttr(),
+                          weight.getTransposedAttr());
 }
 
 /// One product per cut of a packed product's result. Nothing changes unless every use is such a cut.
@@ -57,10 +62,14 @@ bool unpack(LinearOp linear) {
       return false;
     cuts.emplace_back(slice, *cut);
   }
+  auto bias = linear.getBias() ? linear.getBias().getDefiningOp<WeightOp>() : WeightOp();
+  if (linear.getBias() && (!bias || bias.getSlice()))
+    return false;
   OpBuilder builder(linear);
   for (auto [slice, cut] : cuts) {
     WeightOp part = columnsOf(builder, weight, cut);
-    auto product = LinearOp::create(builder, linear.getLoc(), slice.getType(), linear.getX(), part);
+    Value biasPart = bias ? columnsOf(builder, bias, cut).getResult() : Value();
+    auto product = LinearOp::create(builder, linear.getLoc(), slice.getType(), linear.getX(), part, biasPart);
     slice.replaceAllUsesWith(product.getResult());
     slice.erase();
   }
@@ -68,56 +77,99 @@ bool unpack(LinearOp linear) {
   return true;
 }
 
-bool isOne(Value value) {
-  DenseFPElementsAttr splat;
-  if (matchPattern(value, m_Constant(&splat)) && splat.isSplat())
-    return splat.getSplatValue<APFloat>().isExactlyValue(1.0);
+/// x w + b with b broadcast from a weight, ending in `sum`, as one product.
+bool raiseBias(arith::AddFOp sum) {
+  for (auto [product, added] : {std::pair(sum.getLhs(), sum.getRhs()), std::pair(sum.getRhs(), sum.getLhs())}) {
+    auto linear = product.getDefiningOp<LinearOp>();
+    auto broadcast = added.getDefiningOp<BroadcastOp>();
+    if (!linear || linear.getBias() || !linear.getResult().hasOneUse() || !broadcast ||
+        !broadcast.getX().getDefiningOp<WeightOp>() || cast<ShapedType>(broadcast.getX().getType()).getRank() != 1)
+      continue;
+    OpBuilder builder(sum);
+    // Both names survive, so that fusion can hand each part its own.
+    Location loc = FusedLoc::get(sum.getContext(), {linear.getLoc(), sum.getLoc()});
+    auto whole = LinearOp::create(builder, loc, sum.getType(), linear.getX(), linear.getWeight(), broadcast.getX());
+    sum.replaceAllUsesWith(whole.getResult());
+    sum.erase();
+    linear.erase();
+    return true;
+  }
   return false;
 }
 
-/// x, if `value` is 1 / (1 + exp(−x)).
-Value sigmoidOperand(Value value) {
-  auto div = value.getDefiningOp<arith::DivFOp>();
-  if (!div || !isOne(div.getLhs()))
-    return {};
-  auto sum = div.getRhs().getDefiningOp<arith::AddFOp>();
-  if (!sum)
-    return {};
-  Value term = isOne(sum.getLhs()) ? sum.getRhs() : isOne(sum.getRhs()) ? sum.getLhs() : Value();
-  auto exp = term ? term.getDefiningOp<math::ExpOp>() : math::ExpOp();
-  auto neg = exp ? exp.getOperand().getDefiningOp<arith::NegFOp>() : arith::NegFOp();
-  return neg ? neg.getOperand() : Value();
+/// Takes the last token before the row-wise ops and the product that it stands behind, so that they work on one row.
+bool hoistLastToken(LastTokenOp last) {
+  Operation *op = last.getX().getDefiningOp();
+  if (!op || !last.getX().hasOneUse() || !(isa<LinearOp>(op) || isElementwise(op)))
+    return false;
+  OpBuilder builder(last);
+  auto lastRow = [&](RankedTensorType type) {
+    SmallVector<int64_t> shape(type.getShape());
+    shape[1] = 1;
+    return RankedTensorType::get(shape, type.getElementType());
+  };
+  IRMapping map;
+  for (Value operand : op->getOperands()) {
+    auto type = cast<RankedTensorType>(operand.getType());
+    if (map.contains(operand) || type.getRank() < 3)
+      continue; // a weight
+    if (auto broadcast = operand.getDefiningOp<BroadcastOp>())
+      map.map(operand, BroadcastOp::create(builder, broadcast.getLoc(), lastRow(type), broadcast.getX()).getResult());
+    else if (auto constant = operand.getDefiningOp<arith::ConstantOp>(); constant && isPerChannel(operand))
+      map.map(operand,
+              arith::ConstantOp::create(builder, constant.getLoc(),
+                                        cast<SplatElementsAttr>(constant.getValue()).resizeSplat(lastRow(type)))
+                  .getResult());
+    else
+      map.map(operand, LastTokenOp::create(builder, last.getLoc(), lastRow(type), operand, last.getQLen()).getResult());
+  }
+  Operation *clone = builder.clone(*op, map);
+  clone->getResult(0).setType(last.getType());
+  last.replaceAllUsesWith(clone->getResult(0));
+  last.erase();
+  op->erase();
+  return true;
 }
 
-/// x, if `value` is x * sigmoid(x).
-Value siluOperand(Value value) {
-  auto mul = value.getDefiningOp<arith::MulFOp>();
-  if (!mul)
-    return {};
-  for (auto [factor, sigmoid] : {std::pair(mul.getLhs(), mul.getRhs()), std::pair(mul.getRhs(), mul.getLhs())})
-    if (Value x = sigmoidOperand(sigmoid); x && x == factor)
-      return x;
-  return {};
+/// The name of a product, also of one that was fused with its bias.
+Location nameOf(LinearOp linear) {
+  auto fused = dyn_cast<FusedLoc>(linear.getLoc());
+  return fused ? fused.getLocations().front() : linear.getLoc();
 }
 
-/// (silu(x gate) * (x up)) down, ending in `down`.
+/// Replaces `down` by the whole network that ends in it. The parts' names survive, so that fusion can hand each product
+/// its own.
+void raiseTo(LinearOp down, LinearOp gate, LinearOp up, Operation *active, Activation activation) {
+  SmallVector<Location> names;
+  if (gate)
+    names.push_back(nameOf(gate));
+  names.append({nameOf(up), active->getLoc(), nameOf(down)});
+  OpBuilder builder(down);
+  auto ffn = FFNOp::create(builder, FusedLoc::get(down.getContext(), names), down.getResult().getType(), up.getX(),
+                           gate ? gate.getWeight() : Value(), up.getWeight(), down.getWeight(),
+                           gate ? gate.getBias() : Value(), up.getBias(), down.getBias(), activation);
+  down.replaceAllUsesWith(ffn.getResult());
+  down.erase();
+}
+
+/// (act(x gate) * (x up)) down or act(x up) down, ending in `down`.
 bool raiseFFN(LinearOp down) {
+  if (!isa<RankedTensorType>(down.getResult().getType()) || !down.getX().getDefiningOp())
+    return false;
+  if (std::optional<ActivationOf> active = matchActivation(down.getX())) {
+    raiseTo(down, LinearOp(), active->x.getDefiningOp<LinearOp>(), down.getX().getDefiningOp(), active->activation);
+    return true;
+  }
   auto mul = down.getX().getDefiningOp<arith::MulFOp>();
-  if (!mul || !isa<RankedTensorType>(down.getResult().getType()))
+  if (!mul)
     return false;
   for (auto [activated, linear] : {std::pair(mul.getLhs(), mul.getRhs()), std::pair(mul.getRhs(), mul.getLhs())}) {
-    Value gateProduct = siluOperand(activated);
-    auto gate = gateProduct ? gateProduct.getDefiningOp<LinearOp>() : LinearOp();
     auto up = linear.getDefiningOp<LinearOp>();
-    if (!gate || !up || gate.getX() != up.getX() || gate.getWeight().getType() != up.getWeight().getType())
+    std::optional<ActivationOf> active = up ? matchActivation(activated) : std::nullopt;
+    auto gate = active ? active->x.getDefiningOp<LinearOp>() : LinearOp();
+    if (!gate || gate.getX() != up.getX() || gate.getWeight().getType() != up.getWeight().getType())
       continue;
-    // The parts' names survive, so that fusion can hand each product its own.
-    Location loc = FusedLoc::get(down.getContext(), {gate.getLoc(), up.getLoc(), mul.getLoc(), down.getLoc()});
-    OpBuilder builder(down);
-    auto ffn = FFNOp::create(builder, loc, down.getResult().getType(), gate.getX(), gate.getWeight(), up.getWeight(),
-                             down.getWeight(), Activation::Silu);
-    down.replaceAllUsesWith(ffn.getResult());
-    down.erase();
+    raiseTo(down, gate, up, mul, active->activation);
     return true;
   }
   return false;
@@ -125,6 +177,18 @@ bool raiseFFN(LinearOp down) {
 
 struct RaisePass : impl::RaiseBase<RaisePass> {
   void runOnOperation() override {
+    SmallVector<arith::AddFOp> sums;
+    getOperation().walk([&](arith::AddFOp op) { sums.push_back(op); });
+    for (arith::AddFOp sum : sums)
+      biases += raiseBias(sum);
+    // Each step makes a new one, which may move on.
+    for (bool moved = true; moved;) {
+      SmallVector<LastTokenOp> lasts;
+      getOperation().walk([&](LastTokenOp op) { lasts.push_back(op); });
+      moved = false;
+      for (LastTokenOp last : lasts)
+        moved |= hoistLastToken(last);
+    }
     SmallVector<LinearOp> linears;
     getOperation().walk([&](LinearOp op) { linears.push_back(op); });
     for (LinearOp &linear : linears)

@@ -133,10 +133,12 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     WalkResult walk = entry.walk([&](AttentionOp attention) { return WalkResult(shardAttention(attention, mesh)); });
     if (walk.wasInterrupted())
       return failure();
-    FailureOr<LinearOp> head = matchHead(entry);
+    FailureOr<HeadPattern> head = matchHead(entry);
     if (failed(head))
       return failure();
-    mark(*head, View::Flat, 2, {Axis::N});
+    mark(head->product, View::Flat, 2, {Axis::N});
+    for (Operation *op : head->tail)
+      mark(op, View::Flat, 2, {Axis::N});
     return success();
   }
 };

@@ -27,7 +27,8 @@ def Helix_PhaseAttr : EnumAttr<Helix_Dialect, Helix_Phase, "phase"> {
 }
 
 def Helix_Activation : Helix_Enum<"Activation", "the non-linearity of an FFN",
-  [I32EnumAttrCase<"Silu", 0, "silu">]>;
+  [I32EnumAttrCase<"Silu", 0, "silu">, I32EnumAttrCase<"Gelu", 1, "gelu">, I32EnumAttrCase<"GeluTanh", 2, "gelu_tanh">,
+   I32EnumAttrCase<"Relu", 3, "relu">]>;
 def Helix_ActivationAttr : EnumAttr<Helix_Dialect, Helix_Activation, "activation"> {
   let assemblyFormat = "`<` $value `>`";
 }

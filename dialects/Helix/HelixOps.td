@@ -11,6 +11,7 @@ class Helix_Op<string mnemonic, list<Trait> traits = []> : Op<Helix_Dialect, mne
 
 def Helix_Activations : RankedTensorOf<[F32]>;
 def Helix_WeightTensor : RankedTensorOf<[F32, F16, BF16]>;
+def Helix_Vector : TensorRankOf<[F32], [1]>;
 def Helix_TokenIds : TensorRankOf<[I64], [2]>;
 def Helix_Lengths : TensorRankOf<[I32], [1]>;
 def Helix_WholeOrSum : AnyTypeOf<[Helix_Activations, Helix_PartialType], "whole tensor or partial sum">;
@@ -28,6 +29,9 @@ def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
     the rank's share of the window, counted from the window's start; what the local shape has beyond that share is
     zero. An element type other than the stored one rounds to nearest even when the weight is loaded.
 
+    With `transposed` the weight is the transpose of all that: window, slice and `stored` count the stored tensor's
+    dimensions, the type those of the weight. So a table [vocabulary, hidden] serves as the final product's matrix, too.
+
     ```mlir
     %w = helix.weight "k_proj" {file = "model.onnx.data", offset = 4096 : i64, length = 32768 : i64,
                                 stored = tensor<64x128xf32>, window_offset = array<i64: 0, 64>,
@@ -38,18 +42,20 @@ def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
   let arguments = (ins StrAttr:$name, StrAttr:$file, ConfinedAttr<I64Attr, [IntNonNegative]>:$offset,
                        ConfinedAttr<I64Attr, [IntNonNegative]>:$length, TypeAttrOf<Helix_WeightTensor>:$stored,
                        OptionalAttr<DenseI64ArrayAttr>:$window_offset, OptionalAttr<DenseI64ArrayAttr>:$window_size,
-                       OptionalAttr<ArrayAttr>:$slice);
+                       OptionalAttr<ArrayAttr>:$slice, UnitAttr:$transposed);
   let results = (outs Helix_WeightTensor:$result);
   let assemblyFormat = "$name attr-dict `:` type($result)";
   let hasVerifier = 1;
   let extraClassDeclaration = [{
+    /// The dimension of the stored tensor that is dimension `dim` of the weight.
+    unsigned storedDim(unsigned dim) { return getTransposed() ? 1 - dim : dim; }
     /// The stored tensor's type.
     ::mlir::RankedTensorType storedType() { return ::llvm::cast<::mlir::RankedTensorType>(getStored()); }
     /// Start of the window per dimension, zeros if the window is the whole tensor.
     ::llvm::SmallVector<int64_t> windowOffset();
     /// Size of the window per dimension.
     ::llvm::SmallVector<int64_t> windowSize();
-    /// The splits of dimension `dim`, in order; none if the weight is whole along it.
+    /// The splits of the stored tensor's dimension `dim`, in order; none if the weight is whole along it.
     ::llvm::SmallVector<::helix::SplitAttr> splits(unsigned dim);
   }];
 }
@@ -69,15 +75,36 @@ def Helix_EmbeddingOp : Helix_Op<"embedding", [Pure]> {
 def Helix_LinearOp : Helix_Op<"linear", [Pure]> {
   let summary = "Product of the last dimension with a weight in ONNX order";
   let description = [{
-    `x` [..., K] f32 times `weight` [K, N] → [..., N], accumulated in f32. A row shard of the weight gives a partial sum.
+    `x` [..., K] f32 times `weight` [K, N], plus `bias` [N] if there is one → [..., N], accumulated in f32. A row shard
+    of the weight gives a partial sum, which takes no bias: it would be added once per rank.
 
     ```mlir
     %y = helix.linear %x, %w : (tensor<1x1x64xf32>, tensor<64x32xf32>) -> tensor<1x1x32xf32>
+    %z = helix.linear %x, %w, %b : (tensor<1x1x64xf32>, tensor<64x32xf32>, tensor<32xf32>) -> tensor<1x1x32xf32>
     ```
   }];
-  let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32, F16, BF16], [2]>:$weight);
+  let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32, F16, BF16], [2]>:$weight,
+                       Optional<Helix_Vector>:$bias);
   let results = (outs Helix_WholeOrSum:$result);
-  let assemblyFormat = "$x `,` $weight attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$x `,` $weight (`,` $bias^)? attr-dict `:` functional-type(operands, results)";
+  let builders = [OpBuilder<(ins "::mlir::Type":$result, "::mlir::Value":$x, "::mlir::Value":$weight)>];
+  let hasVerifier = 1;
+}
+
+def Helix_BroadcastOp : Helix_Op<"broadcast", [Pure]> {
+  let summary = "A small tensor repeated over leading dimensions";
+  let description = [{
+    The last dimensions of the result are those of `x`; every slice along the others is `x`. Elementwise ops of `arith`
+    and `math` read it: a bias behind a reduction, a scale per channel.
+
+    ```mlir
+    %all = helix.broadcast %bias : tensor<64xf32> -> tensor<2x1x64xf32>
+    %z = arith.addf %y, %all : tensor<2x1x64xf32>
+    ```
+  }];
+  let arguments = (ins Helix_Activations:$x);
+  let results = (outs Helix_Activations:$result);
+  let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
   let hasVerifier = 1;
 }
 
@@ -86,6 +113,39 @@ def Helix_RMSNormOp : Helix_Op<"rms_norm", [Pure, AllTypesMatch<["x", "result"]>
   let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32], [1]>:$scale, F64Attr:$epsilon);
   let results = (outs Helix_Activations:$result);
   let assemblyFormat = "$x `,` $scale attr-dict `:` type($x) `,` type($scale)";
+  let hasVerifier = 1;
+}
+
+def Helix_LayerNormOp : Helix_Op<"layer_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "(x - mean(x)) / sqrt(variance(x) + epsilon) * scale + bias over the last dimension";
+  let description = [{
+    The variance is that of the row itself, mean((x - mean(x))²). Without `bias` nothing is added.
+
+    ```mlir
+    %y = helix.layer_norm %x, %scale, %bias {epsilon = 1.0e-5 : f64} : tensor<2x1x8xf32>, tensor<8xf32>, tensor<8xf32>
+    ```
+  }];
+  let arguments = (ins Helix_Activations:$x, Helix_Vector:$scale, Optional<Helix_Vector>:$bias, F64Attr:$epsilon);
+  let results = (outs Helix_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $scale (`,` $bias^)? attr-dict `:` type($x) `,` type($scale) (`,` type($bias)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Helix_PositionEmbeddingOp : Helix_Op<"position_embedding", [Pure]> {
+  let summary = "Rows of a table by position: learned positions";
+  let description = [{
+    `table` [positions, hidden]; row [b, t] of the result [batch, tokens, hidden] is row `past[b] + t` of the table.
+    Positions are clamped to it (only unused tokens exceed it). Every rank holds the whole table.
+
+    ```mlir
+    %p = helix.position_embedding %table, %past : tensor<1024x8xf32>, tensor<2xi32> -> tensor<2x1x8xf32>
+    ```
+  }];
+  let arguments = (ins TensorRankOf<[F32], [2]>:$table, Helix_Lengths:$past);
+  let results = (outs TensorRankOf<[F32], [3]>:$result);
+  let assemblyFormat = "$table `,` $past attr-dict `:` type($table) `,` type($past) `->` type($result)";
   let hasVerifier = 1;
 }
 
@@ -144,17 +204,36 @@ def Helix_AttentionOp : Helix_Op<"attention", [Pure, AllTypesMatch<["past", "q_l
   let hasVerifier = 1;
 }
 
-def Helix_FFNOp : Helix_Op<"ffn", [Pure]> {
-  let summary = "Gated feed-forward network: (act(x gate) * (x up)) down";
+def Helix_FFNOp : Helix_Op<"ffn", [Pure, AttrSizedOperandSegments]> {
+  let summary = "Feed-forward network: (act(x gate) * (x up)) down, or act(x up) down without a gate";
   let description = [{
-    `x` [..., H], `gate` and `up` [H, F], `down` [F, H]. At SPMD level F is the rank's share over tpf and the result a
-    partial sum.
+    `x` [..., H], `gate` and `up` [H, F], `down` [F, H]; a bias, where there is one, is added to its product. At SPMD
+    level F is the rank's share over tpf and the result a partial sum, which takes no `down_bias`: it would be added once
+    per rank.
+
+    | activation | act(g) |
+    |---|---|
+    | silu | g / (1 + e^−g) |
+    | gelu | g (1 + erf(g / √2)) / 2 |
+    | gelu_tanh | g (1 + tanh(√(2/π) (g + 0.044715 g³))) / 2 |
+    | relu | max(g, 0) |
+
+    ```mlir
+    %y = helix.ffn %x gate %g up %u down %d {activation = #helix.activation<silu>}
+        : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<8x6xf32>, tensor<6x8xf32>) -> tensor<1x1x8xf32>
+    %z = helix.ffn %x up %u down %d up_bias %ub down_bias %db {activation = #helix.activation<gelu>}
+        : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<6x8xf32>, tensor<6xf32>, tensor<8xf32>) -> tensor<1x1x8xf32>
+    ```
   }];
-  let arguments = (ins Helix_Activations:$x, TensorRankOf<[F32, F16, BF16], [2]>:$gate,
+  let arguments = (ins Helix_Activations:$x, Optional<TensorRankOf<[F32, F16, BF16], [2]>>:$gate,
                        TensorRankOf<[F32, F16, BF16], [2]>:$up, TensorRankOf<[F32, F16, BF16], [2]>:$down,
-                       Helix_ActivationAttr:$activation);
+                       Optional<Helix_Vector>:$gate_bias, Optional<Helix_Vector>:$up_bias,
+                       Optional<Helix_Vector>:$down_bias, Helix_ActivationAttr:$activation);
   let results = (outs Helix_WholeOrSum:$result);
-  let assemblyFormat = "$x `,` $gate `,` $up `,` $down attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = [{
+    $x (`gate` $gate^)? `up` $up `down` $down (`gate_bias` $gate_bias^)? (`up_bias` $up_bias^)?
+    (`down_bias` $down_bias^)? attr-dict `:` functional-type(operands, results)
+  }];
   let hasVerifier = 1;
 }
 

@@ -28,6 +28,10 @@ SmallVector<SplitAttr> WeightOp::splits(unsigned dim) {
   return llvm::map_to_vector(cast<ArrayAttr>((*getSlice())[dim]), [](Attribute a) { return cast<SplitAttr>(a); });
 }
 
+void LinearOp::build(OpBuilder &builder, OperationState &state, Type result, Value x, Value weight) {
+  build(builder, state, result, x, weight, Value());
+}
+
 void RopeOp::build(OpBuilder &builder, OperationState &state, Value x, Value cos, Value sin, Value past,
                    bool interleaved) {
   build(builder, state, x.getType(), x, cos, sin, past, interleaved);

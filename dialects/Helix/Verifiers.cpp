@@ -59,6 +59,8 @@ LogicalResult WeightOp::verify() {
     return emitOpError("needs static shapes");
   if (local.getRank() != rank)
     return emitOpError() << "is " << local << ", but its stored tensor has rank " << rank;
+  if (getTransposed() && rank != 2)
+    return emitOpError() << "is transposed, but has rank " << rank;
   unsigned __int128 bytes = stored.getElementTypeBitWidth() / 8;
   for (int64_t size : stored.getShape()) {
     bytes *= static_cast<uint64_t>(size);
@@ -78,9 +80,12 @@ LogicalResult WeightOp::verify() {
       return emitOpError() << "window [" << offset[d] << ", +" << size[d] << ") is not inside dimension " << d << " of "
                            << stored;
   if (!getSlice()) {
-    if (local.getShape() != ArrayRef<int64_t>(size))
+    SmallVector<int64_t> shape(size);
+    if (getTransposed())
+      std::swap(shape[0], shape[1]);
+    if (local.getShape() != ArrayRef<int64_t>(shape))
       return emitOpError() << "has shape " << local << ", but its window is "
-                           << RankedTensorType::get(size, local.getElementType());
+                           << RankedTensorType::get(shape, local.getElementType());
     return success();
   }
   if (static_cast<int64_t>(getSlice()->size()) != rank)
@@ -92,9 +97,10 @@ LogicalResult WeightOp::verify() {
     int64_t share = size[d];
     for (Attribute a : list)
       share = std::min(share, cast<SplitAttr>(a).getChunk());
-    if (local.getDimSize(d) < share || (list.empty() && local.getDimSize(d) != share))
+    int64_t localSize = local.getDimSize(storedDim(d));
+    if (localSize < share || (list.empty() && localSize != share))
       return emitOpError() << "dimension " << d << " holds a share of " << share << " elements, but its local size is "
-                           << local.getDimSize(d);
+                           << localSize;
   }
   return success();
 }
@@ -117,7 +123,21 @@ LogicalResult LinearOp::verify() {
     return emitOpError() << "contracts " << tensorOf(getX()) << " with the first dimension of "
                          << tensorOf(getWeight());
   shape.back() = weight[1];
+  if (getBias()) {
+    if (isa<PartialType>(getResult().getType()))
+      return emitOpError("adds a bias to a partial sum, so once per rank; add it behind the reduction");
+    if (failed(expectShape(*this, "bias", tensorOf(getBias()), {weight[1]})))
+      return failure();
+  }
   return expectShape(*this, "result", result, shape);
+}
+
+LogicalResult BroadcastOp::verify() {
+  ArrayRef<int64_t> x = tensorOf(getX()).getShape(), result = getType().getShape();
+  if (x.empty() || x.size() > result.size() || result.take_back(x.size()) != x)
+    return emitOpError() << "repeats " << tensorOf(getX()) << " to " << getType()
+                         << ", whose last dimensions must be the operand's";
+  return success();
 }
 
 LogicalResult RMSNormOp::verify() {
@@ -125,6 +145,22 @@ LogicalResult RMSNormOp::verify() {
   if (shape.empty())
     return emitOpError("needs at least one dimension");
   return expectShape(*this, "scale", tensorOf(getScale()), {shape.back()});
+}
+
+LogicalResult LayerNormOp::verify() {
+  ArrayRef<int64_t> shape = tensorOf(getX()).getShape();
+  if (shape.empty())
+    return emitOpError("needs at least one dimension");
+  if (getBias() && failed(expectShape(*this, "bias", tensorOf(getBias()), {shape.back()})))
+    return failure();
+  return expectShape(*this, "scale", tensorOf(getScale()), {shape.back()});
+}
+
+LogicalResult PositionEmbeddingOp::verify() {
+  ArrayRef<int64_t> result = getType().getShape();
+  if (failed(expectLengths(*this, "past", getPast(), result[0])))
+    return failure();
+  return expectShape(*this, "result", getType(), {result[0], result[1], tensorOf(getTable()).getDimSize(1)});
 }
 
 LogicalResult RopeOp::verify() {
@@ -156,14 +192,24 @@ LogicalResult FFNOp::verify() {
   RankedTensorType result = wholeOrSum(*this, getResult().getType());
   if (!result)
     return failure();
-  RankedTensorType x = tensorOf(getX()), gate = tensorOf(getGate());
-  if (x.getRank() < 1 || x.getShape().back() != gate.getDimSize(0))
-    return emitOpError() << "contracts " << x << " with the first dimension of " << gate;
-  if (failed(expectShape(*this, "up", tensorOf(getUp()), gate.getShape())) ||
-      failed(expectShape(*this, "down", tensorOf(getDown()), {gate.getDimSize(1), tensorOf(getDown()).getDimSize(1)})))
+  RankedTensorType x = tensorOf(getX()), up = tensorOf(getUp()), down = tensorOf(getDown());
+  RankedTensorType first = getGate() ? tensorOf(getGate()) : up;
+  if (x.getRank() < 1 || x.getShape().back() != first.getDimSize(0))
+    return emitOpError() << "contracts " << x << " with the first dimension of " << first;
+  if (failed(expectShape(*this, "up", up, first.getShape())) ||
+      failed(expectShape(*this, "down", down, {up.getDimSize(1), down.getDimSize(1)})))
     return failure();
+  if (getGateBias() && !getGate())
+    return emitOpError("has a bias of a gate, but no gate");
+  if (getDownBias() && isa<PartialType>(getResult().getType()))
+    return emitOpError("adds a bias to a partial sum, so once per rank; add it behind the reduction");
+  for (auto [name, bias, width] :
+       {std::tuple("gate_bias", getGateBias(), up.getDimSize(1)), std::tuple("up_bias", getUpBias(), up.getDimSize(1)),
+        std::tuple("down_bias", getDownBias(), down.getDimSize(1))})
+    if (bias && failed(expectShape(*this, name, tensorOf(bias), {width})))
+      return failure();
   SmallVector<int64_t> shape(x.getShape());
-  shape.back() = tensorOf(getDown()).getDimSize(1);
+  shape.back() = down.getDimSize(1);
   return expectShape(*this, "result", result, shape);
 }
 

@@ -35,7 +35,8 @@ def Plan_WeightOp : Plan_Op<"weight", [Symbol]> {
   let arguments = (ins SymbolNameAttr:$sym_name, Plan_WeightUseAttr:$use, TypeAttrOf<Plan_WeightTensor>:$type,
                        StrAttr:$name, StrAttr:$file, Plan_NonNegative:$offset, Plan_NonNegative:$length,
                        TypeAttrOf<Plan_WeightTensor>:$stored, OptionalAttr<DenseI64ArrayAttr>:$window_offset,
-                       OptionalAttr<DenseI64ArrayAttr>:$window_size, OptionalAttr<ArrayAttr>:$slice);
+                       OptionalAttr<DenseI64ArrayAttr>:$window_size, OptionalAttr<ArrayAttr>:$slice,
+                       UnitAttr:$transposed);
   let assemblyFormat = "$sym_name $use $type attr-dict";
   let hasVerifier = 1;
 }
@@ -114,8 +115,11 @@ class Plan_Command<string mnemonic, list<Trait> traits = [], list<string> method
 
 def Plan_EmbeddingOp : Plan_Command<"embedding"> {
   let summary = "ids, table → y [rows, hidden]; zeros for ids that the rank's table does not hold";
+  let description = [{
+    The table is [vocabulary, hidden], or, if it is `tied` to a product, that product's matrix [hidden, vocabulary].
+  }];
   let arguments = !con((ins Plan_Ids:$ids, Plan_WeightTensor:$table, Plan_Size:$rows, Plan_Size:$vocabulary,
-                            Plan_Size:$hidden), common);
+                            Plan_Size:$hidden, UnitAttr:$tied), common);
   let results = (outs Plan_Floats:$result);
   let assemblyFormat = "$ids `,` $table attr-dict `:` functional-type(operands, results)";
 }

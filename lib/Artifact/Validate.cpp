@@ -122,6 +122,8 @@ bool validateWeight(const Artifact &artifact, const Weight &weight, const std::s
     return refuse(error, where, "its element type or use is unknown");
   if (weight.use() == WeightUse::Vector && weight.dtype() != DType::F32)
     return refuse(error, where, "vectors are kept in f32");
+  if (weight.transposed() && weight.use() != WeightUse::Linear)
+    return refuse(error, where, "it is transposed, but no product reads it");
   auto rank = count(weight.dims());
   if (rank < 1 || rank > 2 || (weight.use() != WeightUse::Vector && rank != 2))
     return refuse(error, where, "it has " + std::to_string(rank) + " dimensions, its use takes another number");

@@ -149,6 +149,8 @@ Expected weight(const Context &context, Kind kind, unsigned input) {
 
 bool hasShape(const Context &context, const Operand &operand, uint64_t rows, uint64_t columns) {
   const Weight &weight = *context.artifact.weights()->Get(operand.index());
+  if (weight.transposed())
+    std::swap(rows, columns);
   if (weight.dims()->Get(0)->local() == rows && weight.dims()->Get(1)->local() == columns)
     return true;
   return context.refuse("its weight " + quoted(weight.name()) + " has another local shape");
@@ -168,8 +170,10 @@ template <typename Work> bool hasLayer(const Context &context, const Work &work,
 bool validateWork(const Context &context, const Embedding &work) {
   if (work.rows() != context.rows() || work.hidden() == 0 || work.vocabulary() == 0)
     return context.refuse("its rows are not its entry's, or a size is zero");
-  return match(context, {ids(context), weight(context, Kind::Table, 1)}, {arena({work.rows(), work.hidden()})}) &&
-         hasShape(context, context.input(1), work.vocabulary(), work.hidden());
+  return match(context, {ids(context), weight(context, work.tied() ? Kind::Matrix : Kind::Table, 1)},
+               {arena({work.rows(), work.hidden()})}) &&
+         hasShape(context, context.input(1), work.tied() ? work.hidden() : work.vocabulary(),
+                  work.tied() ? work.vocabulary() : work.hidden());
 }
 
 bool validateWork(const Context &context, const Linear &work) {

@@ -55,7 +55,7 @@ struct Lowering {
   /// A run of elementwise ops of one shape as one op.
   void elementwise(ArrayRef<Operation *> run) {
     llvm::SetVector<Operation *> members(run.begin(), run.end());
-    llvm::SetVector<Value> inputs;
+    llvm::SetVector<Value> inputs; // a broadcast one is read as what it repeats
     SmallVector<Value> results, inits;
     builder.setInsertionPointAfter(run.back());
     for (Operation *op : run) {
@@ -71,8 +71,14 @@ struct Lowering {
     RankedTensorType type = tensorOf(run.front()->getResult(0));
     unsigned rank = type.getRank();
     SmallVector<AffineMap> maps(inputs.size() + results.size(), builder.getMultiDimIdentityMap(rank));
+    SmallVector<Value> read(inputs.begin(), inputs.end());
+    for (auto [value, map] : llvm::zip(read, maps))
+      if (auto broadcast = value.getDefiningOp<BroadcastOp>()) {
+        value = broadcast.getX();
+        map = map.getMinorSubMap(tensorOf(value).getRank());
+      }
     auto generic = linalg::GenericOp::create(
-        builder, run.back()->getLoc(), TypeRange(ValueRange(inits)), inputs.getArrayRef(), inits, maps,
+        builder, run.back()->getLoc(), TypeRange(ValueRange(inits)), read, inits, maps,
         SmallVector<Iterator>(rank, Iterator::parallel), [&](OpBuilder &b, Location loc, ValueRange arguments) {
           DenseMap<Value, Value> scalars;
           for (auto [input, argument] : llvm::zip(inputs, arguments))
@@ -98,38 +104,126 @@ struct Lowering {
       op->erase();
   }
 
-  void norm(RMSNormOp op) {
-    builder.setInsertionPoint(op);
-    Location loc = op.getLoc();
-    RankedTensorType type = tensorOf(op.getX());
-    unsigned rank = type.getRank();
-    AffineMap all = builder.getMultiDimIdentityMap(rank), outer = all.dropResult(rank - 1);
-    SmallVector<Iterator> iterators(rank, Iterator::parallel);
+  /// Sums `term(b, loc, [x, others…])` over the last dimension of `x`; the others are results of such sums.
+  Value rowSum(Location loc, Value x, ValueRange others, function_ref<Value(OpBuilder &, Location, ValueRange)> term) {
+    RankedTensorType type = tensorOf(x);
+    AffineMap all = builder.getMultiDimIdentityMap(type.getRank()), outer = all.dropResult(type.getRank() - 1);
+    SmallVector<Iterator> iterators(type.getRank(), Iterator::parallel);
     iterators.back() = Iterator::reduction;
     auto sumType = RankedTensorType::get(type.getShape().drop_back(), type.getElementType());
     Value zero = arith::ConstantOp::create(builder, loc, DenseElementsAttr::get(sumType, 0.0f));
-    Value sum = linalg::GenericOp::create(builder, loc, TypeRange(sumType), op.getX(), zero, {all, outer}, iterators,
-                                          [](OpBuilder &b, Location loc, ValueRange arguments) {
-                                            Value square = arith::MulFOp::create(b, loc, arguments[0], arguments[0]);
-                                            Value next = arith::AddFOp::create(b, loc, arguments[1], square);
-                                            linalg::YieldOp::create(b, loc, next);
-                                          })
-                    .getResult(0);
-    iterators.back() = Iterator::parallel;
+    SmallVector<Value> inputs = {x};
+    inputs.append(others.begin(), others.end());
+    SmallVector<AffineMap> maps(inputs.size() + 1, outer);
+    maps.front() = all;
+    return linalg::GenericOp::create(builder, loc, TypeRange(sumType), inputs, zero, maps, iterators,
+                                     [&](OpBuilder &b, Location loc, ValueRange arguments) {
+                                       Value added = term(b, loc, arguments.drop_back());
+                                       Value next = arith::AddFOp::create(b, loc, arguments.back(), added);
+                                       linalg::YieldOp::create(b, loc, next);
+                                     })
+        .getResult(0);
+  }
+
+  /// `formula(b, loc, [x, sums…, vectors…])` of each element, its row's sums and its column's vectors.
+  Value scaleRows(Location loc, Value x, ValueRange sums, ValueRange vectors,
+                  function_ref<Value(OpBuilder &, Location, ValueRange)> formula) {
+    RankedTensorType type = tensorOf(x);
+    unsigned rank = type.getRank();
+    AffineMap all = builder.getMultiDimIdentityMap(rank);
+    SmallVector<Value> inputs = {x};
+    SmallVector<AffineMap> maps = {all};
+    inputs.append(sums.begin(), sums.end());
+    maps.append(sums.size(), all.dropResult(rank - 1));
+    inputs.append(vectors.begin(), vectors.end());
+    maps.append(vectors.size(), map(rank, dim(rank - 1)));
+    maps.push_back(all);
+    return linalg::GenericOp::create(builder, loc, TypeRange(type), inputs,
+                                     empty(builder, loc, type.getShape(), type.getElementType()), maps,
+                                     SmallVector<Iterator>(rank, Iterator::parallel),
+                                     [&](OpBuilder &b, Location loc, ValueRange arguments) {
+                                       linalg::YieldOp::create(b, loc, formula(b, loc, arguments.drop_back()));
+                                     })
+        .getResult(0);
+  }
+
+  /// 1 / sqrt(sum / width + epsilon).
+  static Value inverseRoot(OpBuilder &b, Location loc, Value sum, double width, double epsilon) {
+    Value mean = arith::DivFOp::create(b, loc, sum, constant(b, loc, width));
+    Value shifted = arith::AddFOp::create(b, loc, mean, constant(b, loc, epsilon));
+    return arith::DivFOp::create(b, loc, constant(b, loc, 1), math::SqrtOp::create(b, loc, shifted));
+  }
+
+  void norm(RMSNormOp op) {
+    builder.setInsertionPoint(op);
+    RankedTensorType type = tensorOf(op.getX());
     double width = type.getShape().back(), epsilon = op.getEpsilon().convertToDouble();
-    auto scaled = linalg::GenericOp::create(
-        builder, loc, TypeRange(type), ValueRange{op.getX(), sum, op.getScale()},
-        empty(builder, loc, type.getShape(), type.getElementType()), {all, outer, map(rank, dim(rank - 1)), all},
-        iterators, [&](OpBuilder &b, Location loc, ValueRange arguments) {
-          Value mean = arith::DivFOp::create(b, loc, arguments[1], constant(b, loc, width));
-          Value shifted = arith::AddFOp::create(b, loc, mean, constant(b, loc, epsilon));
-          Value factor = arith::DivFOp::create(b, loc, constant(b, loc, 1), math::SqrtOp::create(b, loc, shifted));
-          Value normed = arith::MulFOp::create(b, loc, arguments[0], factor);
-          Value result = arith::MulFOp::create(b, loc, normed, arguments[2]);
-          linalg::YieldOp::create(b, loc, result);
+    Value sum = rowSum(op.getLoc(), op.getX(), {}, [](OpBuilder &b, Location loc, ValueRange in) -> Value {
+      return arith::MulFOp::create(b, loc, in[0], in[0]);
+    });
+    Value scaled =
+        scaleRows(op.getLoc(), op.getX(), sum, op.getScale(), [&](OpBuilder &b, Location loc, ValueRange in) -> Value {
+          Value factor = inverseRoot(b, loc, in[1], width, epsilon);
+          Value normed = arith::MulFOp::create(b, loc, in[0], factor);
+          return arith::MulFOp::create(b, loc, normed, in[2]);
         });
     cost.flops += 4.0 * type.getNumElements();
-    op.replaceAllUsesWith(scaled.getResult(0));
+    op.replaceAllUsesWith(scaled);
+    op.erase();
+  }
+
+  /// Two passes over the row, so that a large mean does not swallow the variance.
+  void norm(LayerNormOp op) {
+    builder.setInsertionPoint(op);
+    RankedTensorType type = tensorOf(op.getX());
+    double width = type.getShape().back(), epsilon = op.getEpsilon().convertToDouble();
+    auto centred = [width](OpBuilder &b, Location loc, ValueRange in) -> Value {
+      return arith::SubFOp::create(b, loc, in[0], arith::DivFOp::create(b, loc, in[1], constant(b, loc, width)));
+    };
+    Value sum = rowSum(op.getLoc(), op.getX(), {}, [](OpBuilder &, Location, ValueRange in) { return in[0]; });
+    Value squares = rowSum(op.getLoc(), op.getX(), sum, [&](OpBuilder &b, Location loc, ValueRange in) -> Value {
+      Value x = centred(b, loc, in);
+      return arith::MulFOp::create(b, loc, x, x);
+    });
+    SmallVector<Value> vectors = {op.getScale()};
+    if (op.getBias())
+      vectors.push_back(op.getBias());
+    Value scaled = scaleRows(op.getLoc(), op.getX(), {sum, squares}, vectors,
+                             [&](OpBuilder &b, Location loc, ValueRange in) -> Value {
+                               Value factor = inverseRoot(b, loc, in[2], width, epsilon);
+                               Value normed = arith::MulFOp::create(b, loc, centred(b, loc, in), factor);
+                               Value y = arith::MulFOp::create(b, loc, normed, in[3]);
+                               return in.size() == 5 ? arith::AddFOp::create(b, loc, y, in[4]).getResult() : y;
+                             });
+    cost.flops += 7.0 * type.getNumElements();
+    op.replaceAllUsesWith(scaled);
+    op.erase();
+  }
+
+  /// The position of the row at hand of a linalg op, past[b] + t, clamped to a table of `rows`.
+  static Value position(OpBuilder &b, Location loc, Value past, int64_t rows) {
+    Value sequence = linalg::IndexOp::create(b, loc, 0);
+    Value before = tensor::ExtractOp::create(b, loc, past, sequence);
+    Value here = arith::AddIOp::create(b, loc, arith::IndexCastOp::create(b, loc, b.getIndexType(), before),
+                                       linalg::IndexOp::create(b, loc, 1));
+    Value first = arith::ConstantIndexOp::create(b, loc, 0);
+    Value last = arith::ConstantIndexOp::create(b, loc, rows - 1);
+    return arith::MinSIOp::create(b, loc, arith::MaxSIOp::create(b, loc, here, first), last);
+  }
+
+  void positions(PositionEmbeddingOp op) {
+    builder.setInsertionPoint(op);
+    RankedTensorType type = cast<RankedTensorType>(op.getType());
+    auto rows = linalg::GenericOp::create(
+        builder, op.getLoc(), TypeRange(type), ValueRange(),
+        empty(builder, op.getLoc(), type.getShape(), type.getElementType()), builder.getMultiDimIdentityMap(3),
+        SmallVector<Iterator>(3, Iterator::parallel), [&](OpBuilder &b, Location loc, ValueRange) {
+          Value row = position(b, loc, op.getPast(), tensorOf(op.getTable()).getDimSize(0));
+          SmallVector<Value> at = {row, linalg::IndexOp::create(b, loc, 2)};
+          linalg::YieldOp::create(b, loc, tensor::ExtractOp::create(b, loc, op.getTable(), at).getResult());
+        });
+    cost.bytes += 4.0 * type.getNumElements();
+    op.replaceAllUsesWith(rows.getResult(0));
     op.erase();
   }
 
@@ -145,22 +239,16 @@ struct Lowering {
     for (Value &init : inits)
       init = empty(builder, loc, angles, type.getElementType());
     AffineMap angleMap = builder.getMultiDimIdentityMap(3);
-    auto rows = linalg::GenericOp::create(
-        builder, loc, TypeRange(ValueRange(inits)), ValueRange(), inits, {angleMap, angleMap},
-        SmallVector<Iterator>(3, Iterator::parallel), [&](OpBuilder &b, Location loc, ValueRange) {
-          Value sequence = linalg::IndexOp::create(b, loc, 0);
-          Value past = tensor::ExtractOp::create(b, loc, op.getPast(), sequence);
-          Value position = arith::AddIOp::create(b, loc, arith::IndexCastOp::create(b, loc, b.getIndexType(), past),
-                                                 linalg::IndexOp::create(b, loc, 1));
-          Value first = arith::ConstantIndexOp::create(b, loc, 0);
-          Value last = arith::ConstantIndexOp::create(b, loc, table.getDimSize(0) - 1);
-          position = arith::MinSIOp::create(b, loc, arith::MaxSIOp::create(b, loc, position, first), last);
-          Value i = linalg::IndexOp::create(b, loc, 2);
-          SmallVector<Value> at = {position, i};
-          Value cos = tensor::ExtractOp::create(b, loc, op.getCos(), at);
-          Value sin = tensor::ExtractOp::create(b, loc, op.getSin(), at);
-          linalg::YieldOp::create(b, loc, ValueRange{cos, sin});
-        });
+    auto rows = linalg::GenericOp::create(builder, loc, TypeRange(ValueRange(inits)), ValueRange(), inits,
+                                          {angleMap, angleMap}, SmallVector<Iterator>(3, Iterator::parallel),
+                                          [&](OpBuilder &b, Location loc, ValueRange) {
+                                            Value row = position(b, loc, op.getPast(), table.getDimSize(0));
+                                            Value i = linalg::IndexOp::create(b, loc, 2);
+                                            SmallVector<Value> at = {row, i};
+                                            Value cos = tensor::ExtractOp::create(b, loc, op.getCos(), at);
+                                            Value sin = tensor::ExtractOp::create(b, loc, op.getSin(), at);
+                                            linalg::YieldOp::create(b, loc, ValueRange{cos, sin});
+                                          });
     cost.bytes += 8.0 * batch * tokens * r;
 
     // Side s of pair i; its partner is on the other side.
@@ -196,8 +284,11 @@ struct Lowering {
         return unsupported(&op) << "its elements differ; pass it as an operand";
       return success();
     }
-    if (!isa<RMSNormOp, RopeOp>(op) && !isElementwise(&op))
-      return unsupported(&op) << "a kernel holds helix.rms_norm, helix.rope and elementwise ops";
+    if (!isa<BroadcastOp, LayerNormOp, PositionEmbeddingOp, RMSNormOp, RopeOp>(op) && !isElementwise(&op))
+      return unsupported(&op)
+             << "a kernel holds helix.rms_norm, helix.rope and elementwise ops, other norms, positions and broadcasts";
+    if (isa<BroadcastOp>(op) && (!isa<BlockArgument>(op.getOperand(0)) || !llvm::all_of(op.getUsers(), isElementwise)))
+      return unsupported(&op) << "it repeats an operand of the kernel, for elementwise ops alone";
     auto type = dyn_cast<RankedTensorType>(op.getResult(0).getType());
     if (!type || type.getRank() < 3 || type.getShape().take_front(2) != rowsOf().getShape().take_front(2))
       return unsupported(&op) << "its result must be [batch, tokens, ...] of the kernel's rows, but is "
@@ -233,10 +324,12 @@ struct Lowering {
   LogicalResult run() {
     if (failed(check()))
       return failure();
-    // Tables of angles are read by row; every other operand whole.
+    // Tables of angles and of positions are read by row; every other operand whole.
     for (BlockArgument argument : kernel.getArguments())
-      if (!llvm::all_of(argument.getUses(),
-                        [](OpOperand &use) { return isa<RopeOp>(use.getOwner()) && use.getOperandNumber() > 0; }))
+      if (!llvm::all_of(argument.getUses(), [](OpOperand &use) {
+            return isa<PositionEmbeddingOp>(use.getOwner()) ||
+                   (isa<RopeOp>(use.getOwner()) && use.getOperandNumber() > 0);
+          }))
         cost.bytes += 4.0 * tensorOf(argument).getNumElements();
     for (Type type : kernel.getResultTypes())
       cost.bytes += 4.0 * cast<RankedTensorType>(type).getNumElements();
@@ -248,7 +341,7 @@ struct Lowering {
       elementwiseRun.clear();
     };
     for (Operation &op : llvm::make_early_inc_range(kernel.getBody().front().without_terminator())) {
-      if (isa<arith::ConstantOp>(op))
+      if (isa<arith::ConstantOp, BroadcastOp>(op))
         continue;
       bool joins = isElementwise(&op) &&
                    (elementwiseRun.empty() ||
@@ -257,15 +350,21 @@ struct Lowering {
         flush();
       if (auto rmsNorm = dyn_cast<RMSNormOp>(op))
         norm(rmsNorm);
+      else if (auto layerNorm = dyn_cast<LayerNormOp>(op))
+        norm(layerNorm);
+      else if (auto embedding = dyn_cast<PositionEmbeddingOp>(op))
+        positions(embedding);
       else if (auto ropeOp = dyn_cast<RopeOp>(op))
         rope(ropeOp);
       else
         elementwiseRun.push_back(&op);
     }
     flush();
-    for (Operation &op : llvm::make_early_inc_range(llvm::reverse(kernel.getBody().front().without_terminator())))
-      if (isOpTriviallyDead(&op))
-        op.erase();
+    SmallVector<Operation *> ops =
+        llvm::map_to_vector(kernel.getBody().front().without_terminator(), [](Operation &op) { return &op; });
+    for (Operation *op : llvm::reverse(ops))
+      if (isOpTriviallyDead(op))
+        op->erase();
     return success();
   }
 };

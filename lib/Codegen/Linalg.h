@@ -14,8 +14,10 @@ struct KernelCost {
 /// Rewrites the body of `kernel`, which `helix-fuse` outlined, as `linalg.generic` ops on tensors whose first two
 /// dimensions are the rows [batch, tokens] and whose last is contiguous:
 ///
-/// - runs of elementwise ops of one shape become one op;
+/// - runs of elementwise ops of one shape become one op, which reads what `helix.broadcast` repeats as it is;
 /// - `helix.rms_norm` becomes a sum of squares over the last dimension and a scaling by it;
+/// - `helix.layer_norm` becomes a sum, a sum of squared differences from the mean, and a scaling by both;
+/// - `helix.position_embedding` becomes a look-up of the row's position;
 /// - `helix.rope` becomes a look-up of the rows' cosines and sines, shared by all heads, and a rotation.
 ///
 /// Emits HLX2050 for a kernel that is anything else.

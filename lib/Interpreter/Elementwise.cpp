@@ -62,6 +62,8 @@ void helix::addElementwiseOps(OpTable &table) {
   // Unlike fmax, arith.maximumf gives NaN if either is NaN.
   addBinary<arith::MaximumFOp>(table, [](double x, double y) { return x > y || std::isnan(x) ? x : y; });
   addUnary<arith::NegFOp>(table, [](double x) { return -x; });
+  addBinary<math::PowFOp>(table, [](double x, double y) { return std::pow(x, y); });
+  addUnary<math::ErfOp>(table, [](double x) { return std::erf(x); });
   addUnary<math::ExpOp>(table, [](double x) { return std::exp(x); });
   addUnary<math::SqrtOp>(table, [](double x) { return std::sqrt(x); });
   addUnary<math::RsqrtOp>(table, [](double x) { return 1 / std::sqrt(x); });

@@ -47,8 +47,23 @@ static Tensor product(const Tensor &x, const Tensor &weight) {
   return result;
 }
 
-static FailureOr<RankValue> linear(LinearOp, Operands operands, int64_t) {
-  return RankValue(product(*operands[0].tensor, *operands[1].tensor));
+/// Adds `vector` to every row of `x`.
+static void addToRows(Tensor &x, const Tensor &vector) {
+  for (int64_t i = 0; i < x.size(); ++i)
+    x.values[i] += vector.values[i % vector.size()];
+}
+
+static FailureOr<RankValue> linear(LinearOp op, Operands operands, int64_t) {
+  Tensor result = product(*operands[0].tensor, *operands[1].tensor);
+  if (op.getBias())
+    addToRows(result, *operands[2].tensor);
+  return RankValue(std::move(result));
+}
+
+static FailureOr<RankValue> broadcast(BroadcastOp op, Operands operands, int64_t) {
+  Tensor result(cast<RankedTensorType>(op.getResult().getType()).getShape());
+  addToRows(result, *operands[0].tensor);
+  return RankValue(std::move(result));
 }
 
 static FailureOr<RankValue> rmsNorm(RMSNormOp op, Operands operands, int64_t) {
@@ -63,6 +78,35 @@ static FailureOr<RankValue> rmsNorm(RMSNormOp op, Operands operands, int64_t) {
     for (int64_t i = 0; i < width; ++i)
       result.values[start + i] *= factor * scale.values[i];
   }
+  return RankValue(std::move(result));
+}
+
+static FailureOr<RankValue> layerNorm(LayerNormOp op, Operands operands, int64_t) {
+  Tensor result = *operands[0].tensor;
+  const Tensor &scale = *operands[1].tensor;
+  int64_t width = result.width();
+  for (int64_t start = 0; start < result.size(); start += width) {
+    MutableArrayRef<double> row(&result.values[start], width);
+    double mean = 0, variance = 0;
+    for (double x : row)
+      mean += x / width;
+    for (double x : row)
+      variance += (x - mean) * (x - mean) / width;
+    double factor = 1 / std::sqrt(variance + op.getEpsilon().convertToDouble());
+    for (int64_t i = 0; i < width; ++i)
+      row[i] = (row[i] - mean) * factor * scale.values[i] + (op.getBias() ? operands[2].tensor->values[i] : 0);
+  }
+  return RankValue(std::move(result));
+}
+
+static FailureOr<RankValue> positionEmbedding(PositionEmbeddingOp op, Operands operands, int64_t) {
+  const Tensor &table = *operands[0].tensor, &past = *operands[1].tensor;
+  Tensor result(cast<RankedTensorType>(op.getResult().getType()).getShape());
+  for (int64_t b = 0; b < result.shape[0]; ++b)
+    for (int64_t t = 0; t < result.shape[1]; ++t) {
+      int64_t row = std::clamp<int64_t>(static_cast<int64_t>(past.values[b]) + t, 0, table.shape[0] - 1);
+      std::copy_n(table.at({row}), table.width(), result.at({b, t}));
+    }
   return RankValue(std::move(result));
 }
 
@@ -94,16 +138,38 @@ static double activate(Activation activation, double x) {
   switch (activation) {
   case Activation::Silu:
     return x / (1 + std::exp(-x));
+  case Activation::Gelu:
+    return x * std::erfc(-x / std::sqrt(2.)) / 2;
+  case Activation::GeluTanh:
+    return x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) / 2;
+  case Activation::Relu:
+    return std::isnan(x) ? x : std::max(x, 0.);
   }
   llvm_unreachable("an activation has a formula");
 }
 
 static FailureOr<RankValue> ffn(FFNOp op, Operands operands, int64_t) {
-  const Tensor &x = *operands[0].tensor;
-  Tensor gate = product(x, *operands[1].tensor), up = product(x, *operands[2].tensor);
-  for (auto [g, u] : llvm::zip(gate.values, up.values))
-    g = activate(op.getActivation(), g) * u;
-  return RankValue(product(gate, *operands[3].tensor));
+  // Operands that are there, in their order.
+  size_t next = 0;
+  auto take = [&](Value operand) { return operand ? operands[next++].tensor : TensorRef(); };
+  TensorRef x = take(op.getX()), gate = take(op.getGate()), up = take(op.getUp()), down = take(op.getDown());
+  TensorRef gateBias = take(op.getGateBias()), upBias = take(op.getUpBias()), downBias = take(op.getDownBias());
+  auto biased = [](const Tensor &x, const Tensor &weight, const TensorRef &bias) {
+    Tensor y = product(x, weight);
+    if (bias)
+      addToRows(y, *bias);
+    return y;
+  };
+  Tensor inner = biased(*x, *up, upBias);
+  if (gate) {
+    Tensor gates = biased(*x, *gate, gateBias);
+    for (auto [u, g] : llvm::zip(inner.values, gates.values))
+      u *= activate(op.getActivation(), g);
+  } else {
+    for (double &u : inner.values)
+      u = activate(op.getActivation(), u);
+  }
+  return RankValue(biased(inner, *down, downBias));
 }
 
 static FailureOr<RankValue> lastToken(LastTokenOp op, Operands operands, int64_t) {
@@ -123,7 +189,10 @@ void helix::addModelOps(OpTable &table) {
   addJoint<WeightOp>(table, weight);
   addLocal<EmbeddingOp>(table, embedding);
   addLocal<LinearOp>(table, linear);
+  addLocal<BroadcastOp>(table, broadcast);
   addLocal<RMSNormOp>(table, rmsNorm);
+  addLocal<LayerNormOp>(table, layerNorm);
+  addLocal<PositionEmbeddingOp>(table, positionEmbedding);
   addLocal<RopeOp>(table, rope);
   addLocal<FFNOp>(table, ffn);
   addLocal<LastTokenOp>(table, lastToken);

@@ -60,7 +60,7 @@ FailureOr<TensorRef> Weights::load(WeightOp op, MeshAttr mesh, int64_t rank) {
     auto [begin, end] = share(op, d, mesh, rank);
     lo[d] = begin;
     size[d] = end - begin;
-    if (size[d] > op.getType().getDimSize(d))
+    if (size[d] > op.getType().getDimSize(op.storedDim(d)))
       return op.emitOpError() << "rank " << rank << "'s share of dimension " << d << " is " << size[d]
                               << " elements, more than the local size";
   }
@@ -69,12 +69,15 @@ FailureOr<TensorRef> Weights::load(WeightOp op, MeshAttr mesh, int64_t rank) {
   auto result = std::make_shared<Tensor>(op.getType().getShape());
   for (int64_t flat = 0; flat < result->size(); ++flat) {
     int64_t source = 0, rest = flat, stride = 1;
+    SmallVector<int64_t> index(dims); // in the stored tensor's order
+    for (int64_t d = dims - 1; d >= 0; --d) {
+      index[op.storedDim(d)] = rest % result->shape[d];
+      rest /= result->shape[d];
+    }
     bool inside = true;
     for (int64_t d = dims - 1; d >= 0; --d) {
-      int64_t index = rest % result->shape[d];
-      rest /= result->shape[d];
-      inside &= index < size[d];
-      source += (lo[d] + index) * stride;
+      inside &= index[d] < size[d];
+      source += (lo[d] + index[d]) * stride;
       stride *= stored.getDimSize(d);
     }
     if (inside)

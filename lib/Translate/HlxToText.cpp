@@ -33,8 +33,8 @@ struct Printer {
     out << "weight ";
     quoted(weight.name()) << " " << EnumNameWeightUse(weight.use()) << " " << EnumNameDType(weight.dtype()) << " [";
     llvm::interleaveComma(*weight.dims(), out, [&](const WeightDim *dim) { out << dim->local(); });
-    out << "] of file " << weight.file() << ", bytes " << weight.offset() << " + " << weight.length() << ", "
-        << EnumNameDType(weight.stored_dtype()) << " [";
+    out << (weight.transposed() ? "] transposed of file " : "] of file ") << weight.file() << ", bytes "
+        << weight.offset() << " + " << weight.length() << ", " << EnumNameDType(weight.stored_dtype()) << " [";
     llvm::interleaveComma(*weight.dims(), out, [&](const WeightDim *dim) {
       out << dim->stored();
       if (dim->window_size() != dim->stored())
@@ -76,7 +76,10 @@ struct Printer {
     switch (command.work_type()) {
     case Work::Embedding: {
       const auto &w = *command.work_as_Embedding();
-      return sizes({{"rows", w.rows()}, {"vocabulary", w.vocabulary()}, {"hidden", w.hidden()}});
+      sizes({{"rows", w.rows()}, {"vocabulary", w.vocabulary()}, {"hidden", w.hidden()}});
+      if (w.tied())
+        out << " tied";
+      return;
     }
     case Work::Linear: {
       const auto &w = *command.work_as_Linear();

@@ -112,9 +112,10 @@ struct Writer {
           split->replicas = cast<SplitAttr>(attribute).getReplicas();
           dim->splits.push_back(std::move(split));
         }
-      dim->local = local.getDimSize(d);
+      dim->local = local.getDimSize(op.getTransposed() ? 1 - d : d);
       weight->dims.push_back(std::move(dim));
     }
+    weight->transposed = op.getTransposed();
     weights[op.getSymNameAttr()] = artifact.weights.size();
     artifact.weights.push_back(std::move(weight));
     return success();
@@ -181,6 +182,7 @@ struct Writer {
         .Case([&](plan::EmbeddingOp op) {
           EmbeddingT t;
           t.rows = op.getRows(), t.vocabulary = op.getVocabulary(), t.hidden = op.getHidden();
+          t.tied = op.getTied();
           work.Set(std::move(t));
         })
         .Case([&](plan::LinearOp op) {

@@ -87,7 +87,8 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
                               work.rows(),
                               work.vocabulary(),
                               work.hidden(),
-                              int64_t(rank * work.vocabulary())};
+                              int64_t(rank * work.vocabulary()),
+                              work.tied()};
   }
   case artifact::Work::Linear: {
     const auto &work = *command.work_as_Linear();

@@ -44,6 +44,7 @@ cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uin
   plan.dtype = dtypeOf(weight.dtype());
   plan.use = static_cast<cpu::WeightUse>(weight.use());
   plan.rank = weight.dims()->size();
+  plan.transposed = weight.transposed();
   for (uint32_t i = 0; i < plan.rank; ++i) {
     const artifact::WeightDim &dim = *weight.dims()->Get(i);
     cpu::Range share{0, dim.window_size()};

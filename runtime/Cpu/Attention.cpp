@@ -67,18 +67,25 @@ struct Item {
   const float *query(size_t row) const {
     return args.q + ((sequence * args.tokens + token(row)) * args.heads + head(row)) * args.cache.keyDim;
   }
-  /// Local tokens that a row sees.
-  uint64_t visible(size_t row) const {
-    uint64_t length = uint64_t(args.past[sequence]) + token(row) + 1;
+  uint64_t position(size_t row) const { return uint64_t(args.past[sequence]) + token(row); }
+  uint64_t localLength(uint64_t length) const {
     return kvLocalLength(length, args.cache.rank, args.cache.block, args.cache.kvp);
+  }
+  /// Local tokens that lie at positions up to the row's.
+  uint64_t visible(size_t row) const { return localLength(position(row) + 1); }
+  /// Local tokens that lie before the row's window.
+  uint64_t hidden(size_t row) const {
+    uint64_t length = position(row) + 1;
+    return args.window == 0 || length <= args.window ? 0 : localLength(length - args.window);
   }
 };
 
 /// The rows of a register block within one split.
 struct Block {
-  size_t row;            ///< the first
-  uint64_t start;        ///< local token at which the split starts
-  size_t seen[kMaxRows]; ///< tokens of the split that each row sees; ascending, as rows go by query token
+  size_t row;     ///< the first
+  uint64_t start; ///< local token at which the split starts
+  /// Tokens of the split that each row sees: [from, seen), both ascending, as rows go by query token.
+  size_t from[kMaxRows], seen[kMaxRows];
   float rescale[kMaxRows], weight[kMaxRows];
 };
 
@@ -132,7 +139,8 @@ template <size_t R, typename T> HWY_INLINE void scoreBlock(const Item &item, con
   const T *key[vectors], *value[vectors];
   bool fetch = block.row == 0;
   size_t at[vectors], count = 0;
-  for (size_t token = 0, end = block.seen[R - 1]; token < end; token += cache.block) {
+  for (size_t token = block.from[0] / cache.block * cache.block, end = block.seen[R - 1]; token < end;
+       token += cache.block) {
     uint64_t page = kvPage(cache, item.sequence, block.start + token);
     const T *keys = static_cast<const T *>(cache.key) + kvKeyIndex(cache, page, item.kvHead, 0);
     const T *values = static_cast<const T *>(cache.value) + kvValueIndex(cache, page, item.kvHead, 0);
@@ -149,21 +157,43 @@ template <size_t R, typename T> HWY_INLINE void scoreBlock(const Item &item, con
   scoreVectors<R, vectors>(item, query, key, value, at, fetch, count);
 }
 
+/// What the scale leaves of a row's scores: the cap, then the slope.
+HWY_INLINE void adjust(const Item &item, const Block &block, size_t r) {
+  const F32 d;
+  float *scores = item.scores + r * item.scoreStride;
+  if (item.args.softcap != 0) {
+    Vec cap = hn::Set(d, item.args.softcap), inverse = hn::Set(d, 1 / item.args.softcap);
+    for (size_t i = block.from[r] / kLanes * kLanes; i < block.seen[r]; i += kLanes)
+      hn::StoreU(hn::Mul(cap, tangent(hn::Mul(hn::LoadU(d, scores + i), inverse))), d, scores + i);
+  }
+  if (item.args.slopes) {
+    const KvCache &cache = item.args.cache;
+    float slope = item.args.slopes[item.head(block.row + r)];
+    auto query = int64_t(item.position(block.row + r));
+    for (size_t i = block.from[r]; i < block.seen[r]; ++i) {
+      uint64_t local = block.start + i;
+      auto key = int64_t((local / cache.block * cache.kvp + cache.rank) * cache.block + local % cache.block);
+      scores[i] += slope * float(key - query);
+    }
+  }
+}
+
 /// Turns a row's scores into weights e^(score - m), m the largest of the split, and joins m and their sum with the
 /// row's running maximum and sum. A score of NaN makes the sum NaN, whatever the maximum does with it.
 HWY_INLINE void softmax(const Item &item, Block &block, size_t r) {
   const F32 d;
   float *scores = item.scores + r * item.scoreStride;
   const float lowest = -std::numeric_limits<float>::infinity();
-  size_t end = (block.seen[r] + kLanes - 1) / kLanes * kLanes;
+  size_t begin = block.from[r] / kLanes * kLanes, end = (block.seen[r] + kLanes - 1) / kLanes * kLanes;
+  std::fill(scores + begin, scores + block.from[r], lowest);
   std::fill(scores + block.seen[r], scores + end, lowest);
   Vec largest = hn::Set(d, lowest);
-  for (size_t i = 0; i < end; i += kLanes)
+  for (size_t i = begin; i < end; i += kLanes)
     largest = hn::Max(largest, hn::LoadU(d, scores + i));
   float m = hn::GetLane(hn::MaxOfLanes(d, largest));
   // Scores of -inf alone weigh nothing; they must not become inf - inf.
   Vec base = hn::Set(d, m == lowest ? 0.0f : m), total = hn::Zero(d);
-  for (size_t i = 0; i < end; i += kLanes) {
+  for (size_t i = begin; i < end; i += kLanes) {
     Vec weight = exponential(hn::Sub(hn::LoadU(d, scores + i), base));
     hn::StoreU(weight, d, scores + i);
     total = hn::Add(total, weight);
@@ -187,7 +217,8 @@ template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &ite
   for (size_t r = 0; r < R; ++r)
     for (size_t v = 0; v < V; ++v)
       sum[r][v] = hn::Zero(d);
-  for (size_t first = 0, all = block.seen[0], end = block.seen[R - 1]; first < end; first += cache.block) {
+  const size_t none = block.from[R - 1], all = block.seen[0], end = block.seen[R - 1];
+  for (size_t first = block.from[0] / cache.block * cache.block; first < end; first += cache.block) {
     uint64_t page = kvPage(cache, item.sequence, block.start + first);
     const T *value = static_cast<const T *>(cache.value) + kvValueIndex(cache, page, item.kvHead, 0) + from;
     // The keys that the next split needs in this page's place.
@@ -196,6 +227,15 @@ template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &ite
       next = static_cast<const T *>(cache.key) +
              kvKeyIndex(cache, kvPage(cache, item.sequence, block.start + first + item.splitTokens), item.kvHead, 0);
     size_t token = first, pageEnd = std::min<size_t>(first + cache.block, end);
+    // Tokens that only some rows see, at either end; a weight of 0 would let their NaN through to the others.
+    auto some = [&](size_t until) {
+      for (; token < until; ++token, value += cache.valueDim)
+        for (size_t r = 0; r < R; ++r)
+          if (token >= block.from[r] && token < block.seen[r])
+            for (size_t v = 0; v < V; ++v)
+              sum[r][v] = hn::MulAdd(hn::Set(d, weight[r * stride + token]), load(value + v * kLanes), sum[r][v]);
+    };
+    some(std::min(pageEnd, none));
     for (size_t common = std::min(pageEnd, all); token < common; ++token, value += cache.valueDim) {
       if (next)
         for (size_t line = 0; line < cache.keyDim; line += 64 / sizeof(T))
@@ -209,15 +249,10 @@ template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &ite
           sum[r][v] = hn::MulAdd(factor, row[v], sum[r][v]);
       }
     }
-    // Newer tokens, which only the later rows see; a weight of 0 would let their NaN through to the others.
-    for (; token < pageEnd; ++token, value += cache.valueDim)
-      for (size_t r = 0; r < R; ++r)
-        if (token < block.seen[r])
-          for (size_t v = 0; v < V; ++v)
-            sum[r][v] = hn::MulAdd(hn::Set(d, weight[r * stride + token]), load(value + v * kLanes), sum[r][v]);
+    some(pageEnd);
   }
   for (size_t r = 0; r < R; ++r) {
-    if (block.seen[r] == 0)
+    if (block.from[r] == block.seen[r])
       continue;
     float *output = item.output + (block.row + r) * item.outputStride + from;
     Vec rescale = hn::Set(d, block.rescale[r]), join = hn::Set(d, block.weight[r]);
@@ -245,15 +280,22 @@ template <size_t R, typename T> HWY_INLINE void split(const Item &item, size_t r
     block.row = row;
     block.start = start;
     for (size_t r = 0; r < R; ++r) {
-      uint64_t visible = item.visible(row + r);
-      block.seen[r] = visible <= start ? 0 : std::min(visible - start, item.splitTokens);
+      auto within = [&](uint64_t local) { return local <= start ? 0 : std::min(local - start, item.splitTokens); };
+      block.seen[r] = within(item.visible(row + r));
+      block.from[r] = std::min<size_t>(within(item.hidden(row + r)), block.seen[r]);
     }
-    if (block.seen[R - 1] == 0)
+    // Rows are in order: the first sees the oldest token, the last the newest.
+    bool isSeen = false;
+    for (size_t r = 0; r < R; ++r)
+      isSeen |= block.from[r] != block.seen[r];
+    if (!isSeen)
       continue;
     scoreBlock<R, T>(item, block);
     for (size_t r = 0; r < R; ++r)
-      if (block.seen[r] != 0)
+      if (block.from[r] != block.seen[r]) {
+        adjust(item, block, r);
         softmax(item, block, r);
+      }
     valueVectors<R, std::min<size_t>(8, kAccumulators / R), T>(item, block, 0);
   }
   if constexpr (R > 1)
@@ -266,7 +308,9 @@ template <typename T> HWY_NOINLINE void attend(const Item &item) {
   std::fill_n(item.output, item.rows() * item.outputStride, 0.0f);
   std::fill_n(item.maxima, item.rows(), lowest);
   std::fill_n(item.sums, item.rows(), 0.0f);
-  for (uint64_t start = 0; start < item.end; start += item.splitTokens)
+  // Splits count from the sequence's start, whatever the window; those before it have nothing to do.
+  uint64_t oldest = item.end == 0 ? 0 : item.hidden(0) / item.splitTokens * item.splitTokens;
+  for (uint64_t start = oldest; start < item.end; start += item.splitTokens)
     split<kMaxRows, T>(item, 0, start);
   for (size_t row = 0; row < item.rows(); ++row) {
     float *to = sendRow(item.args, item.sequence, item.token(row), item.head(row));

@@ -51,6 +51,7 @@ struct EmbeddingArgs {
   float *y = nullptr;           ///< [rows, hidden]
   size_t rows = 0, vocabulary = 0, hidden = 0;
   int64_t firstId = 0;
+  bool tied = false; ///< the table is a matrix [hidden, vocabulary] in panels, as `linear` reads it
 };
 
 /// Items are rows. An id that the table does not hold, whatever it is, gives zeros.
@@ -112,6 +113,9 @@ struct AttentionArgs {
   uint32_t heads = 0;                      ///< query heads, a multiple of cache.heads
   uint32_t paddedHeads = 0;                ///< a multiple of kvp, at least heads
   float scale = 1;
+  float softcap = 0;             ///< scores become softcap * tanh(score / softcap); 0: they stay as they are
+  uint64_t window = 0;           ///< the newest tokens that a query token sees, itself included; 0: all
+  const float *slopes = nullptr; ///< [heads], or null: score += slope * (position of the key - that of the query)
 };
 
 /// Work items: (sequence of the chunk, KV head, block of query tokens), the last fastest. attentionQueryBlock tokens
@@ -122,14 +126,15 @@ uint32_t attentionQueryBlock(const AttentionArgs &args);
 /// Floats of scratch that each thread needs.
 size_t attentionScratch(const AttentionArgs &args);
 
-/// Attention of each query token over the cached tokens of this rank at global positions 0 … past[b] + t: for every
+/// Attention of each query token over the cached tokens of this rank at global positions 0 … past[b] + t, or the last
+/// `window` of them: scale, cap, slope, then softmax. For every
 /// head the output, then the natural-log log-sum-exp of its scaled scores. o = 0 and lse = -inf for padding heads,
 /// tokens t >= qLen[b] and where this rank holds no visible token. Cache slots that are not visible are not part of the
 /// result, whatever they hold; a NaN in visible ones shows.
 ///
 /// A sequence is split into runs of about 256 local tokens from its start; their partial sums are combined in order. A
 /// row's bits do not depend on the chunk that it is in.
-/// The exponential is accurate to 2 ulp.
+/// The exponential is accurate to 2 ulp, the hyperbolic tangent to 4.
 void partialAttention(const AttentionArgs &args, size_t begin, size_t end, float *scratch);
 
 /// Partials of a run of sequences, or of a run of every sequence's tokens.
@@ -143,13 +148,14 @@ struct MergeArgs {
   bool alongTokens = false;
   float *y = nullptr; ///< [batch, tokens, heads, valueDim]
   uint32_t peers = 0, batch = 0, tokens = 0, heads = 0, valueDim = 0;
+  const float *sinks = nullptr; ///< [heads], or null: a score that takes weight and gives no value
 };
 
 /// Items of mergeAttention: (row, head), head fastest.
 constexpr size_t mergeItems(const MergeArgs &args) { return size_t(args.batch) * args.tokens * args.heads; }
 
 /// Exact attention from the peers' partials, in ascending peer order; peers with lse = -inf are skipped, zero if all
-/// are, the one peer's output itself if there is one; a NaN shows.
+/// are, the one peer's output itself if there is one and no sink; a NaN shows. A sink counts once, whatever the peers.
 void mergeAttention(const MergeArgs &args, size_t begin, size_t end);
 
 //===-----------------------------------------------------------------------===//

@@ -19,7 +19,8 @@ void mergeAttention(const MergeArgs &args, size_t begin, size_t end) {
     size_t peerStride = batch * tokens * rowSize;
     const float *partial = chunk->stacked + (sequence * tokens + token) * rowSize + item % args.heads * (width + 1);
     float *y = args.y + item * width;
-    float largest = lowest;
+    const float *sink = args.sinks ? args.sinks + item % args.heads : nullptr;
+    float largest = sink ? *sink : lowest;
     for (size_t peer = 0; peer < args.peers; ++peer)
       largest = std::max(largest, partial[peer * peerStride + width]); // passes over NaN, which the weights then show
     float sum = 0;
@@ -35,6 +36,8 @@ void mergeAttention(const MergeArgs &args, size_t begin, size_t end) {
       sum += weight;
       empty = false;
     }
+    if (sink)
+      sum += std::exp(*sink - largest);
     if (empty) {
       std::fill_n(y, width, 0.0f);
       continue;

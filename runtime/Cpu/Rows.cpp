@@ -17,8 +17,11 @@ void embedding(const EmbeddingArgs &args, size_t begin, size_t end) {
         std::fill_n(y, args.hidden, 0.0f);
         continue;
       }
+      const auto *from = args.tied ? table + local / kPanelWidth * args.hidden * kPanelWidth + local % kPanelWidth
+                                   : table + local * args.hidden;
+      size_t step = args.tied ? kPanelWidth : 1;
       for (size_t i = 0; i < args.hidden; ++i)
-        y[i] = toFloat(table[local * args.hidden + i]);
+        y[i] = toFloat(from[i * step]);
     }
   });
 }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <utility>
+#include <vector>
 
 namespace helix::cpu {
 namespace {
@@ -57,6 +59,20 @@ template <typename To, typename From> void pack(const WeightPlan &plan, const st
   }
 }
 
+/// The stored rows of a transposed weight are its columns: each goes down one lane of a panel.
+template <typename To, typename From> void packTransposed(const WeightPlan &plan, const std::byte *stored, To *packed) {
+  const WeightDim &columns = plan.dims[0], &rows = plan.dims[1];
+  std::vector<To> line(rows.share.size());
+  for (uint64_t column = 0; column < columns.share.size(); ++column) {
+    uint64_t first =
+        (columns.windowOffset + columns.share.begin + column) * rows.stored + rows.windowOffset + rows.share.begin;
+    convert<To, From>(stored + first * sizeof(From), line.data(), line.size());
+    To *to = packed + column / kPanelWidth * rows.local * kPanelWidth + column % kPanelWidth;
+    for (uint64_t row = 0; row < line.size(); ++row)
+      to[row * kPanelWidth] = line[row];
+  }
+}
+
 } // namespace
 
 Range splitRange(Range range, uint64_t chunk, uint64_t coordinate) {
@@ -69,16 +85,18 @@ Range splitRange(Range range, uint64_t chunk, uint64_t coordinate) {
 
 std::optional<uint64_t> packedBytes(const WeightPlan &plan) {
   if ((plan.rank != 1 && plan.rank != 2) || !isElement(plan.stored) || !isElement(plan.dtype) ||
-      (plan.use == WeightUse::Linear && plan.rank == 1) || (plan.use == WeightUse::Vector && plan.dtype != DType::F32))
+      (plan.use == WeightUse::Linear && plan.rank == 1) || (plan.transposed && plan.use != WeightUse::Linear) ||
+      (plan.use == WeightUse::Vector && plan.dtype != DType::F32))
     return std::nullopt;
-  WeightDim rows = rowsOf(plan);
-  uint64_t columns = columnsOf(plan).local;
-  if (!isConsistent(rows) || !isConsistent(columnsOf(plan)) ||
+  uint64_t rows = rowsOf(plan).local, columns = columnsOf(plan).local;
+  if (plan.transposed)
+    std::swap(rows, columns);
+  if (!isConsistent(rowsOf(plan)) || !isConsistent(columnsOf(plan)) ||
       columns > std::numeric_limits<uint64_t>::max() - kPanelWidth)
     return std::nullopt;
   if (plan.use == WeightUse::Linear)
     columns = linearItems(columns) * kPanelWidth;
-  return product({rows.local, columns, elementBytes(plan.dtype)});
+  return product({rows, columns, elementBytes(plan.dtype)});
 }
 
 bool loadWeight(const WeightPlan &plan, std::span<const std::byte> stored, std::span<std::byte> packed) {
@@ -92,7 +110,11 @@ bool loadWeight(const WeightPlan &plan, std::span<const std::byte> stored, std::
   withElement(plan.dtype, [&](auto target) {
     withElement(plan.stored, [&](auto source) {
       using To = decltype(target);
-      pack<To, decltype(source)>(plan, stored.data(), reinterpret_cast<To *>(packed.data()));
+      auto *to = reinterpret_cast<To *>(packed.data());
+      if (plan.transposed)
+        packTransposed<To, decltype(source)>(plan, stored.data(), to);
+      else
+        pack<To, decltype(source)>(plan, stored.data(), to);
     });
   });
   return true;

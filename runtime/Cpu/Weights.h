@@ -40,14 +40,15 @@ struct WeightPlan {
   WeightUse use = WeightUse::Table;
   uint32_t rank = 1; ///< 1 or 2 dimensions
   WeightDim dims[2];
+  bool transposed = false; ///< packed as the transpose of what dims say; Linear only
 
   /// Whether the rank holds nothing but padding.
   bool isEmpty() const { return dims[0].share.size() == 0 || (rank == 2 && dims[1].share.size() == 0); }
 };
 
 /// Bytes of the packed weight; nothing if the plan is inconsistent: a share outside the stored tensor or larger than
-/// the local size, rank other than 1 or 2, a Linear weight of rank 1, a Vector that is not f32, a size beyond 2^63
-/// bytes.
+/// the local size, rank other than 1 or 2, a Linear weight of rank 1, a transposed one that is not Linear, a Vector
+/// that is not f32, a size beyond 2^63 bytes.
 std::optional<uint64_t> packedBytes(const WeightPlan &plan);
 
 /// Packs the rank's share of the row-major stored tensor into `packed` (packedBytes long, aligned to 64), rounding to

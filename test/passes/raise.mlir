@@ -70,3 +70,112 @@ func.func @other_constant(%x: tensor<1x1x4xf32>, %wg: tensor<4x6xf32>, %wu: tens
   %d = helix.linear %gu, %wd : (tensor<1x1x6xf32>, tensor<6x4xf32>) -> tensor<1x1x4xf32>
   return %d : tensor<1x1x4xf32>
 }
+
+// -----
+
+// A broadcast weight added to a product, on either side, is its bias; it is cut as the packed weight is.
+// KEEP-LABEL: func.func @bias
+func.func @bias(%x: tensor<1x1x4xf32>) -> tensor<1x1x3xf32> {
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<4x8xf32>} : tensor<4x8xf32>
+  %b = helix.weight "b" {file = "w", offset = 128 : i64, length = 32 : i64, stored = tensor<8xf32>} : tensor<8xf32>
+  %y = helix.linear %x, %w : (tensor<1x1x4xf32>, tensor<4x8xf32>) -> tensor<1x1x8xf32>
+  %rows = helix.broadcast %b : tensor<8xf32> -> tensor<1x1x8xf32>
+  %z = arith.addf %rows, %y : tensor<1x1x8xf32>
+  // KEEP: %[[W:.*]] = helix.weight "w" {{.*}}window_offset = array<i64: 0, 5>, window_size = array<i64: 4, 3>
+  // KEEP: %[[B:.*]] = helix.weight "b" {{.*}}window_offset = array<i64: 5>, window_size = array<i64: 3>
+  // KEEP: %[[Y:.*]] = helix.linear %{{.*}}, %[[W]], %[[B]]
+  // KEEP-NOT: addf
+  %cut = tensor.extract_slice %z[0, 0, 5] [1, 1, 3] [1, 1, 1] : tensor<1x1x8xf32> to tensor<1x1x3xf32>
+  // KEEP: return %[[Y]]
+  return %cut : tensor<1x1x3xf32>
+}
+
+// -----
+
+// A bias that differs by position, or a product that is read without it too, stays a sum.
+// KEEP-LABEL: func.func @no_bias
+func.func @no_bias(%x: tensor<1x2x4xf32>) -> (tensor<1x2x4xf32>, tensor<1x2x4xf32>, tensor<1x2x4xf32>) {
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<4x4xf32>} : tensor<4x4xf32>
+  %b = helix.weight "b" {file = "w", offset = 64 : i64, length = 32 : i64, stored = tensor<2x4xf32>} : tensor<2x4xf32>
+  %c = helix.weight "c" {file = "w", offset = 96 : i64, length = 16 : i64, stored = tensor<4xf32>} : tensor<4xf32>
+  %y = helix.linear %x, %w : (tensor<1x2x4xf32>, tensor<4x4xf32>) -> tensor<1x2x4xf32>
+  %rows = helix.broadcast %b : tensor<2x4xf32> -> tensor<1x2x4xf32>
+  // KEEP-COUNT-2: arith.addf
+  %z = arith.addf %y, %rows : tensor<1x2x4xf32>
+  %u = helix.linear %x, %w : (tensor<1x2x4xf32>, tensor<4x4xf32>) -> tensor<1x2x4xf32>
+  %all = helix.broadcast %c : tensor<4xf32> -> tensor<1x2x4xf32>
+  %v = arith.addf %u, %all : tensor<1x2x4xf32>
+  return %z, %u, %v : tensor<1x2x4xf32>, tensor<1x2x4xf32>, tensor<1x2x4xf32>
+}
+
+// -----
+
+// The last token is taken before the product, through what follows it.
+// KEEP-LABEL: func.func @last
+func.func @last(%x: tensor<2x3x4xf32>, %n: tensor<2xi32>) -> tensor<2x1x8xf32> {
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<4x8xf32>} : tensor<4x8xf32>
+  // KEEP: %[[X:.*]] = helix.last_token %{{.*}} : tensor<2x3x4xf32>, tensor<2xi32> -> tensor<2x1x4xf32>
+  // KEEP: %[[Y:.*]] = helix.linear %[[X]]
+  // KEEP: %[[Z:.*]] = arith.mulf %[[Y]], %{{.*}} : tensor<2x1x8xf32>
+  // KEEP: return %[[Z]]
+  %y = helix.linear %x, %w : (tensor<2x3x4xf32>, tensor<4x8xf32>) -> tensor<2x3x8xf32>
+  %two = arith.constant dense<2.0> : tensor<2x3x8xf32>
+  %z = arith.mulf %y, %two : tensor<2x3x8xf32>
+  %l = helix.last_token %z, %n : tensor<2x3x8xf32>, tensor<2xi32> -> tensor<2x1x8xf32>
+  return %l : tensor<2x1x8xf32>
+}
+
+// -----
+
+// x/2 (1 + tanh(x (b + a x²))), with √(2/π) multiplied into both constants: still the tanh form of gelu.
+// KEEP-LABEL: func.func @gelu_tanh
+func.func @gelu_tanh(%x: tensor<1x1x4xf32>, %wu: tensor<4x6xf32>, %wd: tensor<6x4xf32>) -> tensor<1x1x4xf32> {
+  %u = helix.linear %x, %wu : (tensor<1x1x4xf32>, tensor<4x6xf32>) -> tensor<1x1x6xf32>
+  %half = arith.constant dense<0.5> : tensor<1x1x6xf32>
+  %one = arith.constant dense<1.0> : tensor<1x1x6xf32>
+  %a = arith.constant dense<0.0356774069> : tensor<1x1x6xf32>
+  %b = arith.constant dense<0.797884583> : tensor<1x1x6xf32>
+  %x2 = arith.mulf %u, %u : tensor<1x1x6xf32>
+  %ax2 = arith.mulf %x2, %a : tensor<1x1x6xf32>
+  %in = arith.addf %b, %ax2 : tensor<1x1x6xf32>
+  %arg = arith.mulf %in, %u : tensor<1x1x6xf32>
+  %t = math.tanh %arg : tensor<1x1x6xf32>
+  %t1 = arith.addf %t, %one : tensor<1x1x6xf32>
+  %hu = arith.mulf %u, %half : tensor<1x1x6xf32>
+  %act = arith.mulf %t1, %hu : tensor<1x1x6xf32>
+  // KEEP: helix.ffn %{{.*}} up %{{.*}} down %{{.*}} {activation = #helix.activation<gelu_tanh>}
+  %d = helix.linear %act, %wd : (tensor<1x1x6xf32>, tensor<6x4xf32>) -> tensor<1x1x4xf32>
+  return %d : tensor<1x1x4xf32>
+}
+
+// -----
+
+// x σ(1.702 x) is near gelu, and is not gelu.
+// KEEP-LABEL: func.func @quick
+func.func @quick(%x: tensor<1x1x4xf32>, %wu: tensor<4x6xf32>, %wd: tensor<6x4xf32>) -> tensor<1x1x4xf32> {
+  %u = helix.linear %x, %wu : (tensor<1x1x4xf32>, tensor<4x6xf32>) -> tensor<1x1x6xf32>
+  %k = arith.constant dense<1.702> : tensor<1x1x6xf32>
+  %one = arith.constant dense<1.0> : tensor<1x1x6xf32>
+  %kx = arith.mulf %u, %k : tensor<1x1x6xf32>
+  %n = arith.negf %kx : tensor<1x1x6xf32>
+  %e = math.exp %n : tensor<1x1x6xf32>
+  %e1 = arith.addf %e, %one : tensor<1x1x6xf32>
+  %act = arith.divf %u, %e1 : tensor<1x1x6xf32>
+  // KEEP-NOT: helix.ffn
+  %d = helix.linear %act, %wd : (tensor<1x1x6xf32>, tensor<6x4xf32>) -> tensor<1x1x4xf32>
+  return %d : tensor<1x1x4xf32>
+}
+
+// -----
+
+// A relu that leaks is none.
+// KEEP-LABEL: func.func @leaky
+func.func @leaky(%x: tensor<1x1x4xf32>, %wu: tensor<4x6xf32>, %wd: tensor<6x4xf32>) -> tensor<1x1x4xf32> {
+  %u = helix.linear %x, %wu : (tensor<1x1x4xf32>, tensor<4x6xf32>) -> tensor<1x1x6xf32>
+  %k = arith.constant dense<0.01> : tensor<1x1x6xf32>
+  %kx = arith.mulf %u, %k : tensor<1x1x6xf32>
+  %act = arith.maximumf %u, %kx : tensor<1x1x6xf32>
+  // KEEP-NOT: helix.ffn
+  %d = helix.linear %act, %wd : (tensor<1x1x6xf32>, tensor<6x4xf32>) -> tensor<1x1x4xf32>
+  return %d : tensor<1x1x4xf32>
+}

@@ -228,7 +228,7 @@ func.func @partial_is_lse(%q: tensor<1x1x4x4xf32>, %past: tensor<1xi32>, %c: !kv
 
 func.func @ffn_shape(%x: tensor<1x1x8xf32>, %g: tensor<8x6xf32>, %u: tensor<8x5xf32>, %d: tensor<6x8xf32>) {
   // expected-error @below {{up must have shape 'tensor<8x6xf32>'}}
-  %y = helix.ffn %x, %g, %u, %d {activation = #helix.activation<silu>} : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<8x5xf32>, tensor<6x8xf32>) -> tensor<1x1x8xf32>
+  %y = helix.ffn %x gate %g up %u down %d {activation = #helix.activation<silu>} : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<8x5xf32>, tensor<6x8xf32>) -> tensor<1x1x8xf32>
   return
 }
 
@@ -270,5 +270,85 @@ func.func @phase(%x: tensor<1x1x4xf32>) {
   %a = helix.region ffn {
     helix.yield %x : tensor<1x1x4xf32>
   } : tensor<1x1x4xf32>
+  return
+}
+
+// -----
+
+func.func @linear_bias(%x: tensor<1x1x8xf32>, %w: tensor<8x4xf32>, %b: tensor<8xf32>) {
+  // expected-error @below {{bias must have shape 'tensor<4xf32>', but has 'tensor<8xf32>'}}
+  %y = helix.linear %x, %w, %b : (tensor<1x1x8xf32>, tensor<8x4xf32>, tensor<8xf32>) -> tensor<1x1x4xf32>
+  return
+}
+
+// -----
+
+func.func @bias_of_partial(%x: tensor<1x1x8xf32>, %w: tensor<8x4xf32>, %b: tensor<4xf32>) {
+  // expected-error @below {{adds a bias to a partial sum, so once per rank; add it behind the reduction}}
+  %y = helix.linear %x, %w, %b : (tensor<1x1x8xf32>, tensor<8x4xf32>, tensor<4xf32>) -> !helix.partial<tensor<1x1x4xf32>, sum, [n]>
+  return
+}
+
+// -----
+
+func.func @broadcast_shape(%x: tensor<4xf32>) {
+  // expected-error @below {{repeats 'tensor<4xf32>' to 'tensor<1x4x8xf32>', whose last dimensions must be the operand's}}
+  %y = helix.broadcast %x : tensor<4xf32> -> tensor<1x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @ffn_gate_bias(%x: tensor<1x1x8xf32>, %u: tensor<8x6xf32>, %d: tensor<6x8xf32>, %b: tensor<6xf32>) {
+  // expected-error @below {{has a bias of a gate, but no gate}}
+  %y = helix.ffn %x up %u down %d gate_bias %b {activation = #helix.activation<relu>} : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<6x8xf32>, tensor<6xf32>) -> tensor<1x1x8xf32>
+  return
+}
+
+// -----
+
+func.func @ffn_bias_of_partial(%x: tensor<1x1x8xf32>, %u: tensor<8x6xf32>, %d: tensor<6x8xf32>, %b: tensor<8xf32>) {
+  // expected-error @below {{adds a bias to a partial sum, so once per rank; add it behind the reduction}}
+  %y = helix.ffn %x up %u down %d down_bias %b {activation = #helix.activation<relu>} : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<6x8xf32>, tensor<8xf32>) -> !helix.partial<tensor<1x1x8xf32>, sum, [n]>
+  return
+}
+
+// -----
+
+func.func @ffn_bias(%x: tensor<1x1x8xf32>, %u: tensor<8x6xf32>, %d: tensor<6x8xf32>, %b: tensor<8xf32>) {
+  // expected-error @below {{up_bias must have shape 'tensor<6xf32>', but has 'tensor<8xf32>'}}
+  %y = helix.ffn %x up %u down %d up_bias %b {activation = #helix.activation<relu>} : (tensor<1x1x8xf32>, tensor<8x6xf32>, tensor<6x8xf32>, tensor<8xf32>) -> tensor<1x1x8xf32>
+  return
+}
+
+// -----
+
+func.func @layer_norm_bias(%x: tensor<1x1x8xf32>, %s: tensor<8xf32>, %b: tensor<6xf32>) {
+  // expected-error @below {{bias must have shape 'tensor<8xf32>', but has 'tensor<6xf32>'}}
+  %y = helix.layer_norm %x, %s, %b {epsilon = 1.0e-5 : f64} : tensor<1x1x8xf32>, tensor<8xf32>, tensor<6xf32>
+  return
+}
+
+// -----
+
+func.func @position_shape(%t: tensor<9x8xf32>, %p: tensor<1xi32>) {
+  // expected-error @below {{result must have shape 'tensor<1x2x8xf32>', but has 'tensor<1x2x6xf32>'}}
+  %y = helix.position_embedding %t, %p : tensor<9x8xf32>, tensor<1xi32> -> tensor<1x2x6xf32>
+  return
+}
+
+// -----
+
+func.func @transposed_vector() {
+  // expected-error @below {{is transposed, but has rank 1}}
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 16 : i64, stored = tensor<4xf32>, transposed} : tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @transposed_shape() {
+  // expected-error @below {{has shape 'tensor<4x6xf32>', but its window is 'tensor<6x4xf32>'}}
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 96 : i64, stored = tensor<4x6xf32>, transposed} : tensor<4x6xf32>
   return
 }

@@ -25,7 +25,7 @@ func.func @weights() {
 // CHECK: func.func @layer
 func.func @layer(%ids: tensor<1x1xi64>, %table: tensor<3x8xbf16>, %w: tensor<8x8xf32>, %s: tensor<8xf32>,
                  %cos: tensor<16x2xf32>, %past: tensor<1xi32>, %q_len: tensor<1xi32>, %c0: !kv,
-                 %gate: tensor<8x6xf16>, %down: tensor<6x8xf16>)
+                 %gate: tensor<8x6xf16>, %down: tensor<6x8xf16>, %six: tensor<6xf32>)
     attributes {helix.entry = #helix.entry<decode, batch = 1, tokens = 1, logits = last>} {
   // CHECK: helix.embedding %{{.*}}, %{{.*}} : (tensor<1x1xi64>, tensor<3x8xbf16>) -> !helix.partial<tensor<1x1x8xf32>, sum, [n]>
   %e = helix.embedding %ids, %table : (tensor<1x1xi64>, tensor<3x8xbf16>) -> !helix.partial<tensor<1x1x8xf32>, sum, [n]>
@@ -35,6 +35,10 @@ func.func @layer(%ids: tensor<1x1xi64>, %table: tensor<3x8xbf16>, %w: tensor<8x8
   %n = helix.rms_norm %x, %s {epsilon = 1.0e-5 : f64} : tensor<1x1x8xf32>, tensor<8xf32>
   // CHECK: helix.region kvp {
   %a, %c = helix.region kvp {
+    // CHECK: helix.broadcast %{{.*}} : tensor<8xf32> -> tensor<1x1x8xf32>
+    %all = helix.broadcast %s : tensor<8xf32> -> tensor<1x1x8xf32>
+    // CHECK: helix.linear %{{.*}}, %{{.*}}, %{{.*}} : (tensor<1x1x8xf32>, tensor<8x8xf32>, tensor<8xf32>) -> tensor<1x1x8xf32>
+    %biased = helix.linear %all, %w, %s : (tensor<1x1x8xf32>, tensor<8x8xf32>, tensor<8xf32>) -> tensor<1x1x8xf32>
     // CHECK: helix.linear %{{.*}}, %{{.*}} : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
     %q0 = helix.linear %n, %w : (tensor<1x1x8xf32>, tensor<8x8xf32>) -> tensor<1x1x8xf32>
     %q1 = tensor.expand_shape %q0 [[0], [1], [2, 3]] output_shape [1, 1, 2, 4] : tensor<1x1x8xf32> into tensor<1x1x2x4xf32>
@@ -52,8 +56,17 @@ func.func @layer(%ids: tensor<1x1xi64>, %table: tensor<3x8xbf16>, %w: tensor<8x8
     helix.yield %m, %c1 : tensor<1x1x1x4xf32>, !kv
   } : tensor<1x1x1x4xf32>, !kv
   // CHECK: helix.ffn {{.*}} {activation = #helix.activation<silu>}
-  %f = helix.ffn %n, %gate, %gate, %down {activation = #helix.activation<silu>}
+  %f = helix.ffn %n gate %gate up %gate down %down {activation = #helix.activation<silu>}
       : (tensor<1x1x8xf32>, tensor<8x6xf16>, tensor<8x6xf16>, tensor<6x8xf16>) -> !helix.partial<tensor<1x1x8xf32>, sum, [ep, tpf]>
+  // CHECK: helix.ffn %{{.*}} up %{{.*}} down %{{.*}} up_bias %{{.*}} down_bias %{{.*}} {activation = #helix.activation<gelu_tanh>}
+  %f2 = helix.ffn %n up %gate down %down up_bias %six down_bias %s {activation = #helix.activation<gelu_tanh>}
+      : (tensor<1x1x8xf32>, tensor<8x6xf16>, tensor<6x8xf16>, tensor<6xf32>, tensor<8xf32>) -> tensor<1x1x8xf32>
+  // CHECK: helix.layer_norm %{{.*}}, %{{.*}}, %{{.*}} {epsilon = 1.000000e-05 : f64} : tensor<1x1x8xf32>, tensor<8xf32>, tensor<8xf32>
+  %ln = helix.layer_norm %f2, %s, %s {epsilon = 1.0e-5 : f64} : tensor<1x1x8xf32>, tensor<8xf32>, tensor<8xf32>
+  // CHECK: helix.layer_norm %{{.*}}, %{{.*}} {epsilon = 1.000000e-05 : f64} : tensor<1x1x8xf32>, tensor<8xf32>{{$}}
+  %ln2 = helix.layer_norm %ln, %s {epsilon = 1.0e-5 : f64} : tensor<1x1x8xf32>, tensor<8xf32>
+  // CHECK: helix.position_embedding %{{.*}}, %{{.*}} : tensor<16x2xf32>, tensor<1xi32> -> tensor<1x1x2xf32>
+  %positions = helix.position_embedding %cos, %past : tensor<16x2xf32>, tensor<1xi32> -> tensor<1x1x2xf32>
   // CHECK: helix.last_token
   %l = helix.last_token %n, %q_len : tensor<1x1x8xf32>, tensor<1xi32> -> tensor<1x1x8xf32>
   return

@@ -92,6 +92,7 @@ TEST(Validate, WeightShapes) {
   EXPECT_REFUSED("element type", a.weights[0]->stored_dtype = DType::I64);
   EXPECT_REFUSED("element type", a.weights[0]->use = WeightUse(7));
   EXPECT_REFUSED("dimensions", a.weights[0]->dims.pop_back());
+  EXPECT_REFUSED("transposed", a.weights[0]->transposed = true);
   EXPECT_REFUSED("window", a.weights[0]->dims[0]->window_offset = 1);
   EXPECT_REFUSED("window", a.weights[0]->dims[0]->window_size = ~uint64_t(0));
   EXPECT_REFUSED("exceeds the local size", a.weights[0]->dims[0]->local = 9);

@@ -13,10 +13,15 @@ struct Shape {
   uint32_t kvp = 1, block = 16, heads = 2, kvHeads = 1, keyDim = 16, valueDim = 16, tokens = 1;
   std::vector<int32_t> past, qLen; // one per sequence
   float sharpness = 4;             // range of q: how far from uniform the attention is
+  float softcap = 0;
+  uint32_t window = 0;
+  bool slopes = false, sinks = false;
 
   uint32_t batch() const { return past.size(); }
   int32_t length(size_t b) const { return past[b] + qLen[b]; }
   uint32_t paddedHeads() const { return (heads + kvp - 1) / kvp * kvp; }
+  float slope(size_t head) const { return slopes ? std::ldexp(1.0f, -int(head % 8) - 1) : 0; }
+  float sink(size_t head) const { return sinks ? 2 - 0.75f * float(head % 5) : -kInfinity; }
   float scale() const { return 1 / std::sqrt(float(keyDim)); }
 };
 
@@ -26,6 +31,7 @@ struct Ranks {
   std::vector<std::vector<float>> keys, values; // per sequence [length, kvHeads, dim]
   std::vector<float> q;                         // [batch, tokens, heads, keyDim]
   std::vector<int32_t> table;
+  std::vector<float> slopes;
   uint64_t pagesPerSlot;
   std::vector<std::vector<std::byte>> keyAreas, valueAreas;
 
@@ -101,6 +107,9 @@ struct Ranks {
 
   AttentionArgs args(uint32_t rank, std::vector<float> &send) {
     send.assign(size_t(shape.batch()) * shape.tokens * shape.paddedHeads() * (shape.valueDim + 1), 33.0f);
+    slopes.clear();
+    for (size_t head = 0; head < shape.heads; ++head)
+      slopes.push_back(shape.slope(head));
     return {q.data(),
             shape.past.data(),
             shape.qLen.data(),
@@ -113,7 +122,10 @@ struct Ranks {
             shape.tokens,
             shape.heads,
             shape.paddedHeads(),
-            shape.scale()};
+            shape.scale(),
+            shape.softcap,
+            shape.window,
+            shape.slopes ? slopes.data() : nullptr};
   }
 
   std::vector<float> attend(uint32_t rank) {
@@ -137,17 +149,26 @@ struct Ranks {
     double largest = -INFINITY, sum = 0;
     size_t kvHead = head / (shape.heads / shape.kvHeads);
     if (head < shape.heads && int32_t(t) < shape.qLen[b])
-      for (int32_t p = 0; p <= shape.past[b] + int32_t(t); ++p)
-        if (rank == shape.kvp || p / shape.block % shape.kvp == rank) {
+      for (int32_t p = 0, at = shape.past[b] + int32_t(t); p <= at; ++p)
+        if ((shape.window == 0 || at - p < int32_t(shape.window)) &&
+            (rank == shape.kvp || p / shape.block % shape.kvp == rank)) {
           double score = 0;
           const float *query = q.data() + ((b * shape.tokens + t) * shape.heads + head) * shape.keyDim;
           const float *key = keys[b].data() + (p * shape.kvHeads + kvHead) * shape.keyDim;
           for (size_t i = 0; i < shape.keyDim; ++i)
             score += query[i] * roundTo(shape.dtype, key[i]);
           positions.push_back(p);
-          weights.push_back(score * shape.scale());
+          score *= shape.scale();
+          if (shape.softcap != 0)
+            score = shape.softcap * std::tanh(score / shape.softcap);
+          weights.push_back(score + double(shape.slope(head)) * (p - at));
           largest = std::max(largest, weights.back());
         }
+    // The whole has the sink; it gives no value.
+    if (rank == shape.kvp && head < shape.heads && !positions.empty()) {
+      largest = std::max(largest, double(shape.sink(head)));
+      sum = std::exp(shape.sink(head) - largest);
+    }
     for (size_t i = 0; i < positions.size(); ++i) {
       double weight = std::exp(weights[i] - largest);
       const float *value = values[b].data() + (positions[i] * shape.kvHeads + kvHead) * shape.valueDim;
@@ -181,7 +202,12 @@ struct Ranks {
       for (uint32_t peer = 0; peer < shape.kvp; ++peer)
         stacked.insert(stacked.end(), sent[peer].begin() + rank * chunk, sent[peer].begin() + (rank + 1) * chunk);
       MergeChunk whole{stacked.data(), shape.batch()};
-      MergeArgs args{{&whole, 1}, false, y.data(), shape.kvp, shape.batch(), shape.tokens, perPeer, shape.valueDim};
+      std::vector<float> sinks;
+      for (size_t head = 0; head < perPeer; ++head)
+        sinks.push_back(shape.sink(rank * perPeer + head));
+      MergeArgs args{{&whole, 1}, false,          y.data(),
+                     shape.kvp,   shape.batch(),  shape.tokens,
+                     perPeer,     shape.valueDim, shape.sinks ? sinks.data() : nullptr};
       mergeAttention(args, 0, mergeItems(args));
       for (size_t row = 0; row < rows; ++row)
         for (size_t head = 0; head < perPeer; ++head)
@@ -319,6 +345,65 @@ TEST(Attention, MatchesFloat64WhenScoresAreLarge) {
   });
 }
 
+TEST(Attention, MatchesFloat64WithCapsSlopesAndSinks) {
+  forEachTarget([] {
+    for (uint32_t kvp : {1u, 2u, 3u})
+      for (uint32_t tokens : {1u, 7u}) {
+        Shape shape{DType::F32, kvp, 4, 6, 3, 16, 16, tokens, {2, 0, 300, 13}, {1, 1, 1, 0}};
+        if (tokens > 1)
+          shape.qLen = {7, 7, 5, 0};
+        shape.softcap = 1.5f; // well below the largest score
+        Ranks(shape).fill().check();
+        shape.sinks = true;
+        Ranks(shape).fill().check();
+        shape.slopes = true;
+        Ranks(shape).fill().check();
+        shape.softcap = 0;
+        Ranks(shape).fill().check();
+      }
+  });
+}
+
+TEST(Attention, MatchesFloat64InEveryWindow) {
+  forEachTarget([] {
+    // Windows of one token, less and more than a block, a round of blocks, a partial sum, and more than there is; query
+    // tokens on both sides of every edge. What lies before the window is NaN.
+    for (uint32_t window : {1u, 3u, 4u, 5u, 12u, 13u, 255u, 256u, 257u, 1000u})
+      for (uint32_t kvp : {1u, 3u}) {
+        Ranks({DType::F32, kvp, 4, 4, 2, 16, 16, 1, {0, 3, 12, 300, 600}, {1, 1, 1, 1, 0}, 4, 0, window})
+            .fill()
+            .check();
+        Ranks({DType::BF16, kvp, 4, 4, 2, 16, 16, 9, {0, 3, 251, 600}, {9, 9, 9, 4}, 4, 2, window, true, true})
+            .fill()
+            .check();
+        Ranks({DType::F16, kvp, 16, 2, 1, 16, 16, 40, {230, 2}, {40, 33}, 4, 0, window}).fill().check();
+      }
+  });
+}
+
+TEST(Attention, ReadsNothingBeforeTheWindow) {
+  forEachTarget([] {
+    Shape shape{DType::F32, 2, 4, 4, 2, 16, 16, 6, {40, 290}, {6, 6}, 4, 0, 7};
+    Ranks clean(shape), poisoned(shape);
+    for (size_t b = 0; b < 2; ++b) {
+      // The oldest query token sees positions past - 6 … past.
+      std::fill_n(poisoned.keys[b].begin(), size_t(shape.past[b] - 6) * 2 * 16, kNaN);
+      std::fill_n(poisoned.values[b].begin(), size_t(shape.past[b] - 6) * 2 * 16, kNaN);
+    }
+    clean.fill();
+    poisoned.fill();
+    for (uint32_t rank = 0; rank < 2; ++rank)
+      ASSERT_TRUE(sameBits(clean.attend(rank), poisoned.attend(rank)));
+    // And each query token has a bound of its own: a NaN at the oldest one's first position shows in that row alone.
+    poisoned = Ranks(shape);
+    std::fill_n(poisoned.values[0].begin() + (40 - 6) * 2 * 16, 2 * 16, kNaN);
+    poisoned.fill();
+    std::vector<float> send = poisoned.attend(34 / 4 % 2);
+    for (size_t t = 0; t < 6; ++t)
+      ASSERT_EQ(std::isnan(send[poisoned.sendIndex(0, t, 0)]), t == 0) << t;
+  });
+}
+
 TEST(Attention, GivesASequenceTheSameBitsAloneAndInABatch) {
   forEachTarget([] {
     for (DType dtype : kDTypes) {
@@ -347,6 +432,8 @@ TEST(Attention, GivesAQueryTokenTheSameBitsInEveryChunk) {
   forEachTarget([] {
     for (uint32_t heads : {2u, 6u, 22u}) {
       Shape shape{DType::BF16, 1, 16, heads, 2, 64, 64, 40, {230}, {40}};
+      if (heads == 6)
+        shape.softcap = 2, shape.window = 21, shape.slopes = true;
       Ranks chunk(shape);
       std::vector<float> ours = chunk.fill().attend(0);
       for (int32_t t = 0; t < 40; ++t) {

@@ -1,6 +1,7 @@
 //===- RowsTest.cpp - Embedding, last token, concat --------------------------===//
 #include "Reference.h"
 #include "runtime/Cpu/Kernels.h"
+#include "runtime/Cpu/Weights.h"
 
 namespace helix::cpu::test {
 namespace {
@@ -20,6 +21,31 @@ TEST(Embedding, TakesTheRanksIds) {
         bool ours = ids[row] >= 20 && ids[row] < 30;
         ASSERT_EQ(y[row * hidden + i], ours ? decode(dtype, table.data(), (ids[row] - 20) * hidden + i) : 0.0);
       }
+  }
+}
+
+/// A table of 100 ids that is a product's matrix too: panels of 64 columns, the last one padded.
+TEST(Embedding, ReadsColumnsOfATiedMatrix) {
+  for (DType dtype : kDTypes) {
+    const size_t hidden = 19, vocabulary = 100;
+    std::vector<float> values = randomFloats(vocabulary * hidden, 4);
+    std::vector<std::byte> stored = store(dtype, values);
+    WeightPlan plan;
+    plan.stored = plan.dtype = dtype;
+    plan.use = WeightUse::Linear;
+    plan.rank = 2;
+    plan.dims[0] = {vocabulary, 0, {0, vocabulary}, vocabulary};
+    plan.dims[1] = {hidden, 0, {0, hidden}, hidden};
+    plan.transposed = true;
+    std::vector<std::byte> packed(packedBytes(plan).value());
+    ASSERT_TRUE(loadWeight(plan, stored, packed));
+    std::vector<int64_t> ids = {1000, 1063, 1064, 1099, 1100, 999};
+    std::vector<float> y(ids.size() * hidden, kNaN);
+    EmbeddingArgs args{ids.data(), packed.data(), dtype, y.data(), ids.size(), vocabulary, hidden, 1000, true};
+    embedding(args, 0, ids.size());
+    for (size_t row = 0; row < ids.size(); ++row)
+      for (size_t i = 0; i < hidden; ++i)
+        ASSERT_EQ(y[row * hidden + i], row < 4 ? decode(dtype, stored.data(), (ids[row] - 1000) * hidden + i) : 0.0);
   }
 }
 

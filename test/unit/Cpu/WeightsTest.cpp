@@ -109,6 +109,30 @@ TEST(LoadWeight, SlicesRoundsAndPacks) {
       }
 }
 
+/// The transpose of what the test above takes, in panels.
+TEST(LoadWeight, Transposes) {
+  for (DType from : kDTypes)
+    for (DType to : kDTypes) {
+      WeightPlan plan;
+      plan.stored = from;
+      plan.dtype = to;
+      plan.use = WeightUse::Linear;
+      plan.rank = 2;
+      plan.dims[0] = {301, 7, splitRange(splitRange({0, 290}, 150, 1), 75, 0), 80}; // 75 columns and 5 of zeros
+      plan.dims[1] = {37, 5, splitRange({0, 30}, 16, 1), 16};
+      plan.transposed = true;
+      std::vector<std::byte> stored = store(from, randomFloats(37 * 301, 5));
+      std::vector<std::byte> packed(packedBytes(plan).value(), std::byte(0xff));
+      ASSERT_EQ(packed.size(), 16 * 128u * elementBytes(to));
+      ASSERT_TRUE(loadWeight(plan, stored, packed));
+      for (uint64_t row = 0; row < 16; ++row)
+        for (uint64_t column = 0; column < 128; ++column)
+          ASSERT_EQ(decode(to, packed.data(), (column / 64 * 16 + row) * 64 + column % 64),
+                    column < 80 ? expectedAt(plan, stored, column, row) : 0)
+              << row << " " << column;
+    }
+}
+
 TEST(LoadWeight, KeepsVectorsAsTheyAre) {
   WeightPlan plan;
   plan.stored = DType::BF16;
@@ -145,6 +169,7 @@ TEST(LoadWeight, RefusesWhatDoesNotFit) {
   };
   refuse([](WeightPlan &plan) { plan.rank = 1; });
   refuse([](WeightPlan &plan) { plan.rank = 3; });
+  refuse([](WeightPlan &plan) { plan.use = WeightUse::Table, plan.transposed = true; });
   refuse([](WeightPlan &plan) { plan.dims[0].windowOffset = 3; });
   refuse([](WeightPlan &plan) { plan.dims[0].windowOffset = UINT64_MAX; });
   refuse([](WeightPlan &plan) { plan.dims[1].share = {0, 9}; });

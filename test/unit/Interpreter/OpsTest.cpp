@@ -114,11 +114,23 @@ TEST(Ops, Linear) {
   expectNear(program.run({x, w}), times(x, w), 1e-14);
 }
 
+TEST(Ops, LinearWithBiasAndBroadcast) {
+  Program program(R"(func.func @f(%x: tensor<1x2x2xf32>, %w: tensor<2x3xf32>, %b: tensor<3xf32>) -> tensor<1x2x3xf32> {
+    %y = helix.linear %x, %w, %b : (tensor<1x2x2xf32>, tensor<2x3xf32>, tensor<3xf32>) -> tensor<1x2x3xf32>
+    %r = helix.broadcast %b : tensor<3xf32> -> tensor<1x2x3xf32>
+    %z = arith.mulf %y, %r : tensor<1x2x3xf32>
+    return %z : tensor<1x2x3xf32> })");
+  // [[1, 2], [3, 4]] times [[1, 0, 2], [0, 1, 3]], plus and then times [10, 20, 30].
+  expectNear(
+      program.run({Tensor({1, 2, 2}, {1, 2, 3, 4}), Tensor({2, 3}, {1, 0, 2, 0, 1, 3}), Tensor({3}, {10, 20, 30})}),
+      Tensor({1, 2, 3}, {110, 440, 38 * 30, 130, 480, 48 * 30}), 0);
+}
+
 TEST(Ops, Ffn) {
   Program program(R"(
     func.func @f(%x: tensor<2x1x4xf32>, %g: tensor<4x6xf32>, %u: tensor<4x6xf32>, %d: tensor<6x4xf32>)
         -> tensor<2x1x4xf32> {
-      %y = helix.ffn %x, %g, %u, %d {activation = #helix.activation<silu>}
+      %y = helix.ffn %x gate %g up %u down %d {activation = #helix.activation<silu>}
           : (tensor<2x1x4xf32>, tensor<4x6xf32>, tensor<4x6xf32>, tensor<6x4xf32>) -> tensor<2x1x4xf32>
       return %y : tensor<2x1x4xf32> })");
   Tensor x = randomTensor({2, 1, 4}, generator), gate = randomTensor({4, 6}, generator),
@@ -128,6 +140,92 @@ TEST(Ops, Ffn) {
     // silu(x) = x (1 + tanh(x / 2)) / 2
     g.values[i] = g.values[i] * (1 + std::tanh(g.values[i] / 2)) / 2 * u.values[i];
   expectNear(program.run({x, gate, up, down}), times(g, down), 1e-13);
+}
+
+/// Every activation against the integral or identity that defines it, with and without a gate, with biases.
+void checkFfn(const char *activation, bool gated, double (*act)(double)) {
+  std::string gate = gated ? "gate %g " : "", gateBias = gated ? "gate_bias %gb " : "";
+  std::string gateType = gated ? "tensor<4x6xf32>, " : "", gateBiasType = gated ? "tensor<6xf32>, " : "";
+  Program program(llvm::formatv(R"(
+    func.func @f(%x: tensor<2x1x4xf32>, %g: tensor<4x6xf32>, %u: tensor<4x6xf32>, %d: tensor<6x4xf32>,
+                 %gb: tensor<6xf32>, %ub: tensor<6xf32>, %db: tensor<4xf32>) -> tensor<2x1x4xf32> {{
+      %y = helix.ffn %x {0}up %u down %d {1}up_bias %ub down_bias %db {{activation = #helix.activation<{2}>}
+          : (tensor<2x1x4xf32>, {3}tensor<4x6xf32>, tensor<6x4xf32>, {4}tensor<6xf32>, tensor<4xf32>) -> tensor<2x1x4xf32>
+      return %y : tensor<2x1x4xf32> })",
+                                gate, gateBias, activation, gateType, gateBiasType)
+                      .str());
+  Tensor x = randomTensor({2, 1, 4}, generator), g = randomTensor({4, 6}, generator),
+         u = randomTensor({4, 6}, generator), d = randomTensor({6, 4}, generator), gb = randomTensor({6}, generator),
+         ub = randomTensor({6}, generator), db = randomTensor({4}, generator);
+  Tensor up = times(x, u), gates = times(x, g);
+  for (int i = 0; i < up.size(); ++i) {
+    double uv = up.values[i] + ub.values[i % 6], gv = gates.values[i] + gb.values[i % 6];
+    up.values[i] = gated ? act(gv) * uv : act(uv);
+  }
+  Tensor expected = times(up, d);
+  for (int i = 0; i < expected.size(); ++i)
+    expected.values[i] += db.values[i % 4];
+  expectNear(program.run({x, g, u, d, gb, ub, db}), expected, 1e-9);
+}
+
+/// x times the normal distribution's integral up to x, by Simpson's rule.
+double geluByIntegral(double x) {
+  const int steps = 20000;
+  double sum = 0, h = (x + 12) / steps;
+  for (int i = 0; i <= steps; ++i) {
+    double t = -12 + i * h;
+    sum += std::exp(-t * t / 2) * (i == 0 || i == steps ? 1 : i % 2 ? 4 : 2);
+  }
+  return x * sum * h / 3 / std::sqrt(2 * M_PI);
+}
+
+TEST(Ops, FfnOfEveryActivation) {
+  for (bool gated : {false, true}) {
+    checkFfn("gelu", gated, geluByIntegral);
+    // (1 + tanh(a)) / 2 = 1 / (1 + e^-2a)
+    checkFfn("gelu_tanh", gated,
+             [](double x) { return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * std::pow(x, 3)))); });
+    checkFfn("relu", gated, [](double x) { return (x + std::abs(x)) / 2; });
+    checkFfn("silu", gated, [](double x) { return x * (1 + std::tanh(x / 2)) / 2; });
+  }
+}
+
+TEST(Ops, LayerNorm) {
+  Program program(R"(func.func @f(%x: tensor<2x1x5xf32>, %s: tensor<5xf32>, %b: tensor<5xf32>)
+      -> (tensor<2x1x5xf32>, tensor<2x1x5xf32>) {
+    %y = helix.layer_norm %x, %s, %b {epsilon = 0.25 : f64} : tensor<2x1x5xf32>, tensor<5xf32>, tensor<5xf32>
+    %z = helix.layer_norm %x, %s {epsilon = 0.25 : f64} : tensor<2x1x5xf32>, tensor<5xf32>
+    return %y, %z : tensor<2x1x5xf32>, tensor<2x1x5xf32> })");
+  Tensor x = randomTensor({2, 1, 5}, generator), scale = randomTensor({5}, generator),
+         bias = randomTensor({5}, generator);
+  Tensor plain = x, shifted = x;
+  for (int row = 0; row < 2; ++row) {
+    // The variance as E[x^2] - E[x]^2.
+    long double sum = 0, squares = 0;
+    for (int i = 0; i < 5; ++i) {
+      sum += x.values[row * 5 + i];
+      squares += static_cast<long double>(x.values[row * 5 + i]) * x.values[row * 5 + i];
+    }
+    long double mean = sum / 5, variance = squares / 5 - mean * mean;
+    for (int i = 0; i < 5; ++i) {
+      plain.values[row * 5 + i] = (x.values[row * 5 + i] - mean) / std::sqrt(variance + 0.25L) * scale.values[i];
+      shifted.values[row * 5 + i] = plain.values[row * 5 + i] + bias.values[i];
+    }
+  }
+  auto results = program.run(llvm::ArrayRef<RankValues>{everywhere(x, 1), everywhere(scale, 1), everywhere(bias, 1)});
+  ASSERT_EQ(results.size(), 2u);
+  expectNear(*results[0][0].tensor, shifted, 1e-13);
+  expectNear(*results[1][0].tensor, plain, 1e-13);
+}
+
+TEST(Ops, PositionEmbedding) {
+  Program program(R"(func.func @f(%t: tensor<5x2xf32>, %p: tensor<2xi32>) -> tensor<2x3x2xf32> {
+    %y = helix.position_embedding %t, %p : tensor<5x2xf32>, tensor<2xi32> -> tensor<2x3x2xf32>
+    return %y : tensor<2x3x2xf32> })");
+  Tensor table({5, 2}, {0, 1, 10, 11, 20, 21, 30, 31, 40, 41});
+  // Positions 1, 2, 3; and 3, 4 and one past the table, which takes its end.
+  expectNear(program.run({table, Tensor({2}, {1, 3})}),
+             Tensor({2, 3, 2}, {10, 11, 20, 21, 30, 31, 30, 31, 40, 41, 40, 41}), 0);
 }
 
 TEST(Ops, LastTokenOfRaggedBatch) {

@@ -39,9 +39,12 @@ OwningOpRef<ModuleOp> partitioned(ModuleOp module, const Mesh &mesh) {
   return copy;
 }
 
+/// What taking an activation for its formula, or the formula for kernels' arithmetic, may change: constants in f32.
+double roundingOf(const ProgramShape &shape) { return shape.activation.starts_with("gelu") ? 1e-6 : 1e-12; }
+
 /// After each pass, the module still computes what it did at first.
-void checkPasses(ModuleOp module, const Mesh &mesh, StringRef directory, uint64_t seed) {
-  OwningOpRef<ModuleOp> changed(module.clone());
+void checkPasses(ModuleOp module, const ProgramShape &shape, const Mesh &mesh, StringRef directory, uint64_t seed) {
+  OwningOpRef<ModuleOp> changed(module.clone()), reference(module.clone());
   std::pair<const char *, std::unique_ptr<Pass>> passes[] = {{"raise", createRaise()},
                                                              {"shard", shardPass(mesh)},
                                                              {"partition", createPartition()},
@@ -49,14 +52,17 @@ void checkPasses(ModuleOp module, const Mesh &mesh, StringRef directory, uint64_
                                                              {"fuse", createFuse()}};
   for (auto &[name, pass] : passes) {
     ASSERT_TRUE(succeeded(run(*changed, std::move(pass)))) << name;
-    double error = maxRelativeError(module, *changed, directory, seed);
+    double error = maxRelativeError(*reference, *changed, directory, seed);
+    bool rounds = name == StringRef("raise") || name == StringRef("fuse");
     ASSERT_GE(error, 0) << "cannot run after " << name;
-    ASSERT_LE(error, 1e-12) << "after " << name;
+    ASSERT_LE(error, rounds ? roundingOf(shape) : 1e-12) << "after " << name;
+    if (name == StringRef("raise"))
+      reference = changed->clone();
   }
 }
 
 /// The pipelines as the compiler runs them, with clean-up and verifiers between.
-void checkPipelines(ModuleOp module, const Mesh &mesh, StringRef directory, uint64_t seed) {
+void checkPipelines(ModuleOp module, const ProgramShape &shape, const Mesh &mesh, StringRef directory, uint64_t seed) {
   OwningOpRef<ModuleOp> changed(module.clone());
   PipelineOptions options;
   options.shard.kvp = mesh.kvp;
@@ -67,7 +73,7 @@ void checkPipelines(ModuleOp module, const Mesh &mesh, StringRef directory, uint
   ASSERT_TRUE(succeeded(manager.run(*changed)));
   double error = maxRelativeError(module, *changed, directory, seed);
   ASSERT_GE(error, 0);
-  ASSERT_LE(error, 1e-12);
+  ASSERT_LE(error, roundingOf(shape));
 }
 
 TEST(Passes, KeepTheMeaningOfRandomPrograms) {
@@ -83,8 +89,8 @@ TEST(Passes, KeepTheMeaningOfRandomPrograms) {
     auto context = makeContext();
     OwningOpRef<ModuleOp> module = makeProgram(*context, shape, random, directory.path());
     ASSERT_TRUE(module);
-    checkPasses(*module, mesh, directory.path(), seed);
-    checkPipelines(*module, mesh, directory.path(), seed);
+    checkPasses(*module, shape, mesh, directory.path(), seed);
+    checkPipelines(*module, shape, mesh, directory.path(), seed);
     if (HasFatalFailure())
       return;
   }
@@ -114,7 +120,7 @@ TEST_P(Meshes, ComputeWhatTheModelDoes) {
   auto context = makeContext();
   OwningOpRef<ModuleOp> module = makeProgram(*context, oddShape(), random, directory.path());
   ASSERT_TRUE(module);
-  checkPasses(*module, GetParam(), directory.path(), 5);
+  checkPasses(*module, oddShape(), GetParam(), directory.path(), 5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Program, Meshes,

@@ -42,6 +42,11 @@ ProgramShape randomShape(std::mt19937_64 &random) {
   shape.allLogits = pick(0, 1);
   const char *weights[] = {"f32", "f16", "bf16"};
   shape.weight = weights[pick(0, 2)];
+  for (bool *feature : {&shape.bias, &shape.headNorm, &shape.scaled, &shape.tail, &shape.layerNorm, &shape.postNorm,
+                        &shape.parallel, &shape.learned, &shape.gated, &shape.tied})
+    *feature = pick(0, 1);
+  const char *activations[] = {"silu", "gelu", "gelu_tanh", "relu"};
+  shape.activation = activations[pick(0, 3)];
   return shape;
 }
 
@@ -51,7 +56,10 @@ std::string describe(const ProgramShape &s) {
                                  << s.kvHeads << " of " << s.headDim << " ffn " << s.ffn << " vocabulary "
                                  << s.vocabulary << " batch " << s.batch << " chunk " << s.chunk << " block " << s.block
                                  << " capacity " << s.capacity << " packed " << s.packed << " decomposed "
-                                 << s.decomposed << " weights " << s.weight;
+                                 << s.decomposed << " bias " << s.bias << " layer norm " << s.layerNorm << " post norm "
+                                 << s.postNorm << " parallel " << s.parallel << " learned " << s.learned << " tied "
+                                 << s.tied << " gated " << s.gated << " " << s.activation << " head norm " << s.headNorm
+                                 << " scaled " << s.scaled << " tail " << s.tail << " weights " << s.weight;
   return text;
 }
 
@@ -96,14 +104,22 @@ struct WeightFile {
     return attributes(name, place->second, shape, "f32");
   }
 
-  static std::string attributes(StringRef name, int64_t offset, ArrayRef<int64_t> shape, StringRef element) {
+  /// The weight called `name`, [rows, columns], as [columns, rows].
+  std::string transposed(StringRef name, ArrayRef<int64_t> shape, StringRef element) {
+    return attributes(name, offsets.at(name), shape, element, /*transposed=*/true);
+  }
+
+  static std::string attributes(StringRef name, int64_t offset, ArrayRef<int64_t> shape, StringRef element,
+                                bool transposed = false) {
     int64_t size = 4;
     for (int64_t s : shape)
       size *= s;
     std::string text;
     llvm::raw_string_ostream(text) << "helix.weight \"" << name << "\" {file = \"weights\", offset = " << offset
                                    << " : i64, length = " << size << " : i64, stored = " << tensorType(shape, "f32")
-                                   << "} : " << tensorType(shape, element);
+                                   << (transposed ? ", transposed" : "") << "} : "
+                                   << (transposed ? tensorType({shape[1], shape[0]}, element)
+                                                  : tensorType(shape, element));
     return text;
   }
 };
@@ -135,14 +151,102 @@ struct EntryPrinter {
                 tensorType({in, out}, s.weight) + ") -> " + activations(out, rows));
   }
 
-  std::string norm(const std::string &x, StringRef name) {
-    std::string scale = line(weights.op(name, {s.hidden}, 0.1, 1));
-    return line("helix.rms_norm " + x + ", " + scale + " {epsilon = 1.0e-5 : f64} : " + activations(s.hidden) + ", " +
-                tensorType({s.hidden}, "f32"));
+  /// A product and its bias, as one op or as two.
+  std::string biased(const std::string &x, StringRef name, int64_t in, int64_t out, double scale) {
+    if (!s.bias)
+      return linear(x, name, in, out, scale);
+    std::string vector = tensorType({out}, "f32");
+    if (s.decomposed) {
+      std::string y = linear(x, name, in, out, scale);
+      return binary("arith.addf", y, repeated((name + "_bias").str(), out, scale, 0), out);
+    }
+    std::string w = line(weights.op(name, {in, out}, scale / std::sqrt(in), 0, s.weight));
+    std::string b = line(weights.op((name + "_bias").str(), {out}, scale));
+    return line("helix.linear " + x + ", " + w + ", " + b + " : (" + activations(in) + ", " +
+                tensorType({in, out}, s.weight) + ", " + vector + ") -> " + activations(out));
   }
 
-  std::string binary(StringRef op, const std::string &x, const std::string &y, int64_t width) {
-    return line(op.str() + " " + x + ", " + y + " : " + activations(width));
+  /// A vector for every token.
+  std::string repeated(StringRef name, int64_t width, double scale, double mean, int64_t rows = 0) {
+    std::string vector = line(weights.op(name, {width}, scale, mean));
+    return line("helix.broadcast " + vector + " : " + tensorType({width}, "f32") + " -> " + activations(width, rows));
+  }
+
+  std::string constant(double value, int64_t width, int64_t rows = 0) {
+    char text[32];
+    snprintf(text, sizeof(text), "%.9e", value);
+    return line(std::string("arith.constant dense<") + text + "> : " + activations(width, rows));
+  }
+
+  /// The heads' norms, before rope.
+  std::string headNorm(const std::string &x, StringRef name, int64_t heads) {
+    if (!s.headNorm)
+      return x;
+    std::string scale = line(weights.op(name, {s.headDim}, 0.1 * s.sharpness, s.sharpness));
+    return line((s.layerNorm ? "helix.layer_norm " : "helix.rms_norm ") + x + ", " + scale +
+                " {epsilon = 1.0e-6 : f64} : " + headsType(heads) + ", " + tensorType({s.headDim}, "f32"));
+  }
+
+  std::string postNorm(const std::string &x, const std::string &name) { return s.postNorm ? norm(x, name) : x; }
+
+  /// The activation of `x` [..., ffn] as arithmetic.
+  std::string activated(const std::string &x) {
+    int64_t w = s.ffn;
+    auto mul = [&](const std::string &a, const std::string &b) { return binary("arith.mulf", a, b, w); };
+    auto add = [&](const std::string &a, const std::string &b) { return binary("arith.addf", a, b, w); };
+    auto unary = [&](const char *op, const std::string &a) {
+      return line(std::string(op) + " " + a + " : " + activations(w));
+    };
+    if (s.activation == "relu")
+      return binary("arith.maximumf", constant(0, w), x, w);
+    if (s.activation == "gelu")
+      return mul(constant(0.5, w),
+                 mul(add(unary("math.erf", binary("arith.divf", x, constant(M_SQRT2, w), w)), constant(1, w)), x));
+    if (s.activation == "gelu_tanh") {
+      std::string cube = mul(x, mul(x, x));
+      std::string inner = mul(add(mul(cube, constant(0.044715, w)), x), constant(M_SQRT1_2 * M_2_SQRTPI, w));
+      return mul(mul(x, constant(0.5, w)), add(constant(1, w), unary("math.tanh", inner)));
+    }
+    std::string one = constant(1, w);
+    return mul(binary("arith.divf", one, add(one, unary("math.exp", unary("arith.negf", x))), w), x);
+  }
+
+  std::string scaled(const std::string &x, double by) {
+    return s.scaled ? binary("arith.mulf", x, constant(by, s.hidden), s.hidden) : x;
+  }
+
+  /// The last token's row of `x`, of `width` elements.
+  std::string lastToken(const std::string &x, int64_t width) {
+    return line("helix.last_token " + x + ", %q_len : " + activations(width) + ", " + lengthsType() + " -> " +
+                activations(width, 1));
+  }
+
+  /// What follows the final product: cap * tanh(scale * x / cap).
+  std::string tail(std::string x, int64_t rows) {
+    if (!s.tail)
+      return x;
+    std::string scale = repeated("logit_scale", s.vocabulary, 0.2, 1, rows);
+    x = binary("arith.mulf", scale, x, s.vocabulary, rows);
+    x = binary("arith.divf", x, constant(3, s.vocabulary, rows), s.vocabulary, rows);
+    x = line("math.tanh " + x + " : " + activations(s.vocabulary, rows));
+    return binary("arith.mulf", x, constant(3, s.vocabulary, rows), s.vocabulary, rows);
+  }
+
+  std::string norm(const std::string &x, StringRef name) {
+    std::string scale = line(weights.op(name, {s.hidden}, 0.1, 1)), vector = ", " + tensorType({s.hidden}, "f32");
+    if (!s.layerNorm)
+      return line("helix.rms_norm " + x + ", " + scale + " {epsilon = 1.0e-5 : f64} : " + activations(s.hidden) +
+                  vector);
+    if (!s.bias)
+      return line("helix.layer_norm " + x + ", " + scale + " {epsilon = 1.0e-5 : f64} : " + activations(s.hidden) +
+                  vector);
+    std::string bias = line(weights.op((name + "_bias").str(), {s.hidden}, 0.1));
+    return line("helix.layer_norm " + x + ", " + scale + ", " + bias +
+                " {epsilon = 1.0e-5 : f64} : " + activations(s.hidden) + vector + vector);
+  }
+
+  std::string binary(StringRef op, const std::string &x, const std::string &y, int64_t width, int64_t rows = 0) {
+    return line(op.str() + " " + x + ", " + y + " : " + activations(width, rows));
   }
 
   std::string expand(const std::string &x, int64_t heads) {
@@ -174,17 +278,17 @@ struct EntryPrinter {
     int64_t qWidth = s.heads * s.headDim, kvWidth = s.kvHeads * s.headDim;
     if (s.packed) {
       int64_t width = qWidth + 2 * kvWidth;
-      std::string qkv = linear(x, "qkv" + n, s.hidden, width, s.sharpness);
+      std::string qkv = biased(x, "qkv" + n, s.hidden, width, s.sharpness);
       q = cut(qkv, 0, qWidth, width);
       k = cut(qkv, qWidth, kvWidth, width);
       v = cut(qkv, qWidth + kvWidth, kvWidth, width);
     } else {
-      q = linear(x, "q" + n, s.hidden, qWidth, s.sharpness);
-      k = linear(x, "k" + n, s.hidden, kvWidth, s.sharpness);
-      v = linear(x, "v" + n, s.hidden, kvWidth, 1);
+      q = biased(x, "q" + n, s.hidden, qWidth, s.sharpness);
+      k = biased(x, "k" + n, s.hidden, kvWidth, s.sharpness);
+      v = biased(x, "v" + n, s.hidden, kvWidth, 1);
     }
-    q = rope(expand(q, s.heads), s.heads);
-    k = rope(expand(k, s.kvHeads), s.kvHeads);
+    q = rope(headNorm(expand(q, s.heads), "q_norm" + n, s.heads), s.heads);
+    k = rope(headNorm(expand(k, s.kvHeads), "k_norm" + n, s.kvHeads), s.kvHeads);
     v = expand(v, s.kvHeads);
     cache = line("helix.kv_append " + k + ", " + v + ", %past, %q_len into " + cache + " : " + headsType(s.kvHeads) +
                  ", " + headsType(s.kvHeads) + ", " + lengthsType() + ", !kv");
@@ -193,28 +297,31 @@ struct EntryPrinter {
                          " : f64} : " + headsType(s.heads) + ", !kv, " + lengthsType() + " -> " + headsType(s.heads));
     a = line("tensor.collapse_shape " + a + " [[0], [1], [2, 3]] : " + headsType(s.heads) + " into " +
              activations(qWidth));
-    return linear(a, "o" + n, qWidth, s.hidden, 1);
+    return biased(a, "o" + n, qWidth, s.hidden, 1);
   }
 
   std::string feedForward(const std::string &x, int64_t layer) {
     std::string n = std::to_string(layer);
-    if (!s.decomposed) {
-      std::string in = tensorType({s.hidden, s.ffn}, s.weight), out = tensorType({s.ffn, s.hidden}, s.weight);
-      std::string gate = line(weights.op("gate" + n, {s.hidden, s.ffn}, 1, 0, s.weight));
-      std::string up = line(weights.op("up" + n, {s.hidden, s.ffn}, 1, 0, s.weight));
-      std::string down = line(weights.op("down" + n, {s.ffn, s.hidden}, 1 / std::sqrt(s.ffn), 0, s.weight));
-      return line("helix.ffn " + x + ", " + gate + ", " + up + ", " + down +
-                  " {activation = #helix.activation<silu>} : (" + activations(s.hidden) + ", " + in + ", " + in + ", " +
-                  out + ") -> " + activations(s.hidden));
+    if (s.decomposed) {
+      std::string up = biased(x, "up" + n, s.hidden, s.ffn, 1);
+      std::string active = activated(s.gated ? biased(x, "gate" + n, s.hidden, s.ffn, 1) : up);
+      return biased(s.gated ? binary("arith.mulf", active, up, s.ffn) : active, "down" + n, s.ffn, s.hidden, 1);
     }
-    std::string gate = linear(x, "gate" + n, s.hidden, s.ffn, 1), up = linear(x, "up" + n, s.hidden, s.ffn, 1);
-    std::string one = line("arith.constant dense<1.0> : " + activations(s.ffn));
-    std::string negated = line("arith.negf " + gate + " : " + activations(s.ffn));
-    std::string exp = line("math.exp " + negated + " : " + activations(s.ffn));
-    std::string sum = binary("arith.addf", one, exp, s.ffn);
-    std::string sigmoid = binary("arith.divf", one, sum, s.ffn);
-    std::string silu = binary("arith.mulf", sigmoid, gate, s.ffn);
-    return linear(binary("arith.mulf", silu, up, s.ffn), "down" + n, s.ffn, s.hidden, 1);
+    std::string text = "helix.ffn " + x, operands = activations(s.hidden), biases, biasTypes;
+    auto add = [&](const char *part, int64_t in, int64_t out, double scale) {
+      text += std::string(" ") + part + " " + line(weights.op(part + n, {in, out}, scale, 0, s.weight));
+      operands += ", " + tensorType({in, out}, s.weight);
+      if (s.bias) {
+        biases += std::string(" ") + part + "_bias " + line(weights.op(part + n + "_bias", {out}, 1));
+        biasTypes += ", " + tensorType({out}, "f32");
+      }
+    };
+    if (s.gated)
+      add("gate", s.hidden, s.ffn, 1);
+    add("up", s.hidden, s.ffn, 1);
+    add("down", s.ffn, s.hidden, 1 / std::sqrt(s.ffn));
+    return line(text + biases + " {activation = #helix.activation<" + s.activation + ">} : (" + operands + biasTypes +
+                ") -> " + activations(s.hidden));
   }
 
   void print(StringRef name) {
@@ -232,19 +339,41 @@ struct EntryPrinter {
     std::string embed = line(weights.op("embed", {s.vocabulary, s.hidden}, 1, 0, s.weight));
     std::string x = line("helix.embedding %ids, " + embed + " : (" + ids + ", " +
                          tensorType({s.vocabulary, s.hidden}, s.weight) + ") -> " + activations(s.hidden));
+    x = scaled(x, 1.5);
+    if (s.learned) {
+      SmallVector<int64_t> shape{s.capacity, s.hidden};
+      std::string table = line(weights.op("positions", shape, 0.5));
+      std::string rows = line("helix.position_embedding " + table + ", %past : " + tensorType(shape, "f32") + ", " +
+                              lengthsType() + " -> " + activations(s.hidden));
+      x = binary("arith.addf", x, rows, s.hidden);
+    }
     std::string returned;
     for (int64_t layer = 0; layer < s.layers; ++layer) {
       std::string n = std::to_string(layer), cache = "%kv" + n;
       std::string a = attention(norm(x, "norm_a" + n), layer, cache);
-      x = binary("arith.addf", x, a, s.hidden);
-      x = binary("arith.addf", x, feedForward(norm(x, "norm_f" + n), layer), s.hidden);
+      std::string before = x;
+      x = binary("arith.addf", x, scaled(postNorm(a, "post_a" + n), 0.75), s.hidden);
+      std::string f = feedForward(norm(s.parallel ? before : x, "norm_f" + n), layer);
+      x = binary("arith.addf", x, scaled(postNorm(f, "post_f" + n), 0.75), s.hidden);
       returned += ", " + cache;
     }
     x = norm(x, "norm");
-    if (!allLogits)
-      x = line("helix.last_token " + x + ", %q_len : " + activations(s.hidden) + ", " + lengthsType() + " -> " +
-               activations(s.hidden, 1));
-    std::string logits = linear(x, "head", s.hidden, s.vocabulary, 1, allLogits ? tokens : 1);
+    // As an importer writes it: of all tokens' logits where they are more than a product.
+    bool lastOfLogits = !allLogits && s.tail && s.decomposed;
+    if (!allLogits && !lastOfLogits)
+      x = lastToken(x, s.hidden);
+    int64_t rows = allLogits || lastOfLogits ? tokens : 1;
+    std::string logits;
+    if (s.tied) {
+      std::string w = line(weights.transposed("embed", {s.vocabulary, s.hidden}, s.weight));
+      logits = line("helix.linear " + x + ", " + w + " : (" + activations(s.hidden, rows) + ", " +
+                    tensorType({s.hidden, s.vocabulary}, s.weight) + ") -> " + activations(s.vocabulary, rows));
+    } else {
+      logits = linear(x, "head", s.hidden, s.vocabulary, 1, rows);
+    }
+    logits = tail(logits, rows);
+    if (lastOfLogits)
+      logits = lastToken(logits, s.vocabulary);
     os << "    return " << logits << returned << " : " << logitsType << cacheTypes << "\n  }\n";
   }
 };

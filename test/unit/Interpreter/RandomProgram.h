@@ -27,9 +27,20 @@ private:
 struct ProgramShape {
   int64_t layers = 1, hidden = 8, heads = 2, kvHeads = 1, headDim = 4, ffn = 8, vocabulary = 11;
   int64_t batch = 1, chunk = 3, block = 4, capacity = 48;
-  bool packed = false;        ///< one product for q, k and v, cut apart
-  bool decomposed = false;    ///< the FFN as products and elementwise ops instead of helix.ffn
-  bool interleaved = false;   ///< rope in pairs (2i, 2i + 1)
+  bool packed = false;      ///< one product for q, k and v, cut apart
+  bool decomposed = false;  ///< the FFN as products and elementwise ops instead of helix.ffn
+  bool interleaved = false; ///< rope in pairs (2i, 2i + 1)
+  bool bias = false;        ///< of every product but the last
+  bool layerNorm = false;   ///< in place of RMS norms; with a bias where products have one
+  bool postNorm = false;    ///< norms of what attention and the FFN add
+  bool parallel = false;    ///< attention and the FFN read the same norm
+  bool learned = false;     ///< learned positions, beside rope
+  bool tied = false;        ///< the embedding's table is the final product's matrix, transposed
+  bool gated = true;        ///< the FFN
+  std::string activation = "silu";
+  bool headNorm = false;      ///< norms of the heads of q and k before rope
+  bool scaled = false;        ///< the embedding and the residuals times a number
+  bool tail = false;          ///< the logits times a number per id and under a soft cap
   bool allLogits = true;      ///< @prefill returns the logits of all tokens
   double sharpness = 2;       ///< scale of q and k: the standard deviation of scores is about its square
   std::string weight = "f32"; ///< element type of the products' weights

@@ -60,6 +60,18 @@ TEST(Weights, WindowAndPaddedHeads) {
     });
 }
 
+/// A stored table [3 ids, 12] of which columns 4 … 9 count, turned: ids are the columns, two per rank, the last padded.
+TEST(Weights, Transposed) {
+  RankValues shares = load(3, 12, "tpa = 2, kvp = 1, ep = 1, tpf = 2",
+                           ", transposed, window_offset = array<i64: 0, 4>, window_size = array<i64: 3, 6>, "
+                           "slice = [[#helix.split<n, 2>], []]",
+                           "tensor<6x2xf32>");
+  ASSERT_EQ(shares.size(), 2u);
+  for (int64_t rank = 0; rank < 2; ++rank)
+    expectElements(shares[rank],
+                   [&](int64_t i, int64_t j) { return rank * 2 + j < 3 ? stored(rank * 2 + j, 4 + i) : 0; });
+}
+
 /// Output projection of 3 heads of width 2 over kvp = 4: one head each, nothing for the last rank.
 TEST(Weights, MorePeersThanHeads) {
   RankValues shares =
