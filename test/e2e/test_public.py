@@ -16,7 +16,6 @@ REFUSED = {
     "gemma2-genai": 1010,
     "gemma2-genai-bounded": 1010,
     "gemma3-genai": 1008,
-    "granite-genai": 2003,
     "llama3-genai-f16": 1016,
     "llama3-genai-f16-mha": 1016,
     "llama3-genai-int4": 1013,
