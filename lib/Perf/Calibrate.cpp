@@ -41,13 +41,13 @@ void collect(const MeasuredRun &run, Samples &samples) {
   if (run.steps.empty())
     return;
   // Steps of one entry have the same commands; their lengths differ by a token or so.
-  std::map<size_t, std::vector<const MeasuredStep *>> entries;
+  std::map<std::pair<size_t, uint64_t>, std::vector<const MeasuredStep *>> entries;
   for (const MeasuredStep &step : run.steps) {
-    entries[step.program.commands.size()].push_back(&step);
+    entries[{step.program.commands.size(), step.program.newTokens}].push_back(&step);
     samples.wakeups.insert(samples.wakeups.end(), step.wakeups.begin(), step.wakeups.end());
   }
-  for (const auto &[count, steps] : entries)
-    for (size_t i = 0; i < count; ++i) {
+  for (const auto &[entry, steps] : entries)
+    for (size_t i = 0; i < entry.first; ++i) {
       std::vector<double> seconds;
       for (const MeasuredStep *step : steps)
         if (i < step->commands.size() && step->commands[i] && *step->commands[i] > 0)

@@ -44,10 +44,10 @@ __attribute__((format(printf, 2, 3))) void append(std::string &svg, const char *
   svg += buffer.data();
 }
 
-/// Text of an XML file; what XML cannot hold becomes a question mark.
+/// The start of a text as XML; what is not ASCII becomes a question mark.
 std::string escaped(std::string_view text) {
   std::string result;
-  for (char letter : text.substr(0, 300)) {
+  for (char letter : text.substr(0, 200)) {
     if (letter == '&')
       result += "&amp;";
     else if (letter == '<')
@@ -186,30 +186,35 @@ struct Timeline {
       append(svg, "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\" font-size=\"12\" fill=\"#1d2430\">%s</text>\n",
              kLeft - 10, rowY(stream) + kRowHeight / 2 + 4, name.c_str());
     }
-    for (uint32_t i = 0; i < timings.size(); ++i) {
-      const perf::Command &command = program.commands[i];
-      const perf::Timing &timing = timings[i];
-      if (timing.end <= begin || timing.start >= end || timing.end == timing.start)
-        continue;
-      std::string_view kind = kindOf(command);
-      const Colour &colour = colourOf(kind);
-      double left = x(timing.start), width = std::max(0.4, x(timing.end) - left), top = rowY(command.stream);
-      bool wait = kind == "wait", onPath = critical.count(i) != 0;
-      append(svg,
-             "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%.0f\" fill=\"%s\" stroke=\"%s\" "
-             "stroke-width=\"%s\"><title>%s %s: %.3f us from %.3f us%s</title></rect>\n",
-             left, top + (wait ? 20 : 4), width, kRowHeight - (wait ? 40 : 8), colour.fill,
-             onPath && !wait ? "#1d2430" : "#ffffff",
-             width < 2         ? "0"
-             : onPath && !wait ? "1.2"
-                               : "0.6",
-             std::string(kind).c_str(), escaped(command.source).c_str(), (timing.end - timing.start) * 1e6,
-             (timing.start - begin) * 1e6, onPath ? ", on the critical path" : "");
-      if (!wait && double(kind.size()) * kLetter + 6 < width)
-        append(svg,
-               "<text x=\"%.2f\" y=\"%.0f\" text-anchor=\"middle\" fill=\"%s\" pointer-events=\"none\">%s</text>\n",
-               left + width / 2, top + kRowHeight / 2 + 4, colour.text, std::string(kind).c_str());
-    }
+    // What was waited for lies behind what ran, borders and all.
+    for (bool waits : {true, false})
+      for (uint32_t i = 0; i < timings.size(); ++i)
+        if (std::holds_alternative<perf::Wait>(program.commands[i].work) == waits)
+          drawCommand(i, critical.count(i) != 0);
+  }
+
+  void drawCommand(uint32_t i, bool onPath) {
+    const perf::Command &command = program.commands[i];
+    const perf::Timing &timing = timings[i];
+    if (timing.end <= begin || timing.start >= end || timing.end == timing.start)
+      return;
+    std::string_view kind = kindOf(command);
+    const Colour &colour = colourOf(kind);
+    double left = x(timing.start), width = std::max(0.4, x(timing.end) - left), top = rowY(command.stream);
+    bool wait = kind == "wait";
+    append(svg,
+           "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%.0f\" fill=\"%s\" stroke=\"%s\" "
+           "stroke-width=\"%s\"><title>%s %s: %.3f us from %.3f us%s</title></rect>\n",
+           left, top + (wait ? 20 : 4), width, kRowHeight - (wait ? 40 : 8), colour.fill,
+           onPath && !wait ? "#1d2430" : "#ffffff",
+           width < 2         ? "0"
+           : onPath && !wait ? "1.2"
+                             : "0.6",
+           std::string(kind).c_str(), escaped(command.source).c_str(), (timing.end - timing.start) * 1e6,
+           (timing.start - begin) * 1e6, onPath ? ", on the critical path" : "");
+    if (!wait && double(kind.size()) * kLetter + 6 < width)
+      append(svg, "<text x=\"%.2f\" y=\"%.0f\" text-anchor=\"middle\" fill=\"%s\" pointer-events=\"none\">%s</text>\n",
+             left + width / 2, top + kRowHeight / 2 + 4, colour.text, std::string(kind).c_str());
   }
 
   void drawLegend() {

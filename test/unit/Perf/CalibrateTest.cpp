@@ -141,7 +141,7 @@ TEST(Fit, NonNegativeLeastSquaresAgainstAGrid) {
 TEST(Fit, OutliersDoNotPull) {
   std::vector<Equation<2>> equations;
   for (int i = 1; i <= 40; ++i)
-    equations.push_back({{double(i), 1}, (3.0 * i + 5) * (i % 8 == 0 ? 10 : 1), 1});
+    equations.push_back({{double(i), 1}, (3.0 * i + 5) * (i % 8 == 0 ? 10 : i % 8 == 3 ? 0.1 : 1), 1});
   std::array<double, 2> x = fitRelative(equations);
   EXPECT_NEAR(x[0], 3, 0.15);
   EXPECT_NEAR(x[1], 5, 0.5);
@@ -189,6 +189,21 @@ TEST(Calibrate, PredictsLinksItHasNotSeenFromNoisyRuns) {
         double expected = predictStep(run, truth());
         EXPECT_NEAR(predictStep(run, calibration.hardware), expected, 0.05 * expected);
       }
+}
+
+TEST(Calibrate, ADelayedCollectiveSaysNothingOfTheOwnLink) {
+  std::mt19937 random(8);
+  std::vector<MeasuredRun> some;
+  for (uint32_t batch : {1, 8})
+    some.push_back(measure("plain", layers(batch, 1000, 1, 2), std::nullopt, 0, random));
+  for (uint32_t batch : {1, 2, 3, 4, 5, 6, 7, 8})
+    some.push_back(measure("link", layers(batch, 1000, 1, 2), Delay{1e-3, 1e9}, 0, random));
+  Calibration calibration;
+  Error error;
+  ASSERT_TRUE(calibrate(some, truth(), calibration, error)) << error.message;
+  EXPECT_NEAR(calibration.hardware.inside.latency[0], 8e-6, 1e-6);
+  EXPECT_NEAR(calibration.hardware.inside.latency[1], 12e-6, 1e-6);
+  EXPECT_NEAR(calibration.hardware.delayOverhead, 60e-6, 1e-6);
 }
 
 TEST(Calibrate, OneRunIsLeftOutOfNothing) {

@@ -1,70 +1,14 @@
 //===- FromArtifactTest.cpp - An entry of an artifact as a program ---------===//
-#include "lib/Perf/FromArtifact.h"
-#include "lib/Artifact/Writer.h"
+#include "PricedTiny.h"
 #include "lib/Perf/Simulate.h"
-#include "test/unit/Core/TinyModel.h"
 
-#include <gtest/gtest.h>
-#include <numeric>
+#include <algorithm>
 
 using namespace helix;
 using namespace helix::perf;
 using namespace helix::test;
 
 namespace {
-
-/// Gives every command the cost that its operands have, attention what it reads of the cache.
-void setCosts(artifact::ArtifactT &artifact) {
-  for (auto &entry : artifact.entries)
-    for (auto &command : entry->commands) {
-      command->cost = std::make_unique<artifact::CostT>();
-      for (auto *operands : {&command->inputs, &command->outputs})
-        for (auto &operand : *operands)
-          command->cost->bytes += double(operand->bytes);
-      if (auto *embedding = command->work.AsEmbedding())
-        command->cost->bytes = double(embedding->rows) * (8 + double(embedding->hidden) * 8);
-      if (auto *append = command->work.AsKvAppend()) {
-        command->cost->bytes = 0;
-        command->cost->bytes_per_query = append->heads * 2.0 * append->key_dim / artifact.mesh->kvp * 8;
-      }
-      auto *attention = command->work.AsPartialAttention();
-      if (!attention)
-        continue;
-      uint32_t count = attention->batch_count ? attention->batch_count : attention->batch;
-      uint32_t tokens = attention->token_count ? attention->token_count : attention->tokens;
-      double share = double(count) / attention->batch * tokens / attention->tokens;
-      command->cost->bytes = 64;
-      command->cost->bytes_per_query = 4.0 * attention->heads * attention->key_dim * share;
-      command->cost->bytes_per_cached = double(count) * artifact.kv->layers[0]->heads * 2 * attention->key_dim * 4;
-      command->cost->flops_per_query_cached = 4.0 * attention->heads * attention->key_dim * share;
-    }
-}
-
-struct Tiny {
-  TemporaryDirectory directory;
-  artifact::LoadedArtifact artifact;
-
-  explicit Tiny(const TinyOptions &options, bool costs = true) {
-    artifact::ArtifactT table = tinyArtifact(TinyModel(), options);
-    if (costs)
-      setCosts(table);
-    for (auto &entry : table.entries)
-      for (size_t i = 3; i < 9; ++i)
-        if (i != 5)
-          entry->commands[i]->source = i < 6 ? "/model/layers.0/x" : "/model/layers.11/x";
-    Error error;
-    EXPECT_TRUE(artifact::writeArtifact(table, directory.file("t.hlx"), error)) << error.message;
-    artifact = artifact::readArtifact(directory.file("t.hlx"), error);
-    EXPECT_TRUE(artifact) << error.message;
-  }
-
-  Program program(uint32_t entry, const Lengths &lengths, const Assumed &assumed = {}, uint32_t rank = 0) {
-    Program result;
-    Error error;
-    EXPECT_TRUE(programOf(*artifact, entry, lengths, assumed, rank, result, error)) << error.message;
-    return result;
-  }
-};
 
 /// By the definition: owner(p) = floor(p / block) mod kvp.
 uint64_t owned(uint64_t length, uint32_t block, uint32_t kvp, uint32_t rank) {
