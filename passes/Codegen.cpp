@@ -128,11 +128,13 @@ struct Converter {
     ArrayRef<int64_t> q = tensorOf(op.getQ()).getShape();
     KVType cache = op.getCache().getType();
     int64_t padded = op.getResult().getType().getValue().getDimSize(2), kvp = cache.getKvp();
+    int64_t sequences = op.range(0).second, tokens = op.range(1).second;
     // It writes straight into the packed send buffer.
-    auto send = RankedTensorType::get({kvp, q[0], q[1], padded / kvp, cache.getValueDim() + 1}, builder.getF32Type());
-    auto command = plan::PartialAttentionOp::create(builder, op.getLoc(), send, in(op.getQ()), in(op.getCache()),
-                                                    in(op.getPast()), in(op.getQLen()), q[0], q[1], q[2], padded,
-                                                    op.getScale(), nullptr, nullptr, phase(op));
+    auto send =
+        RankedTensorType::get({kvp, sequences, tokens, padded / kvp, cache.getValueDim() + 1}, builder.getF32Type());
+    auto command = plan::PartialAttentionOp::create(
+        builder, op.getLoc(), send, in(op.getQ()), in(op.getCache()), in(op.getPast()), in(op.getQLen()), q[0], q[1],
+        q[2], padded, op.getScale(), op.getSequencesAttr(), op.getQueryTokensAttr(), nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
@@ -149,10 +151,37 @@ struct Converter {
   }
 
   LogicalResult convert(MergeAttentionOp op) {
-    ArrayRef<int64_t> in5 = op.getInput().getType().getValue().getShape();
+    ArrayRef<int64_t> out = tensorOf(op.getResult()).getShape();
+    SmallVector<Value> chunks;
+    SmallVector<int64_t> sizes;
+    unsigned dim = op.chunkedDim();
+    for (Value chunk : op.getInputs()) {
+      chunks.push_back(in(chunk));
+      sizes.push_back(cast<StackedType>(chunk.getType()).getValue().getDimSize(dim + 1));
+    }
+    int64_t peers = cast<StackedType>(op.getInputs().front().getType()).getValue().getDimSize(0);
+    // One chunk is the whole.
+    DenseI64ArrayAttr cut = sizes.size() == 1 ? DenseI64ArrayAttr() : builder.getDenseI64ArrayAttr(sizes);
+    auto command = plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), chunks, peers, out[0],
+                                                  out[1], out[2], out[3], dim == 0 ? cut : DenseI64ArrayAttr(),
+                                                  dim == 1 ? cut : DenseI64ArrayAttr(), nullptr, nullptr, phase(op));
+    map.map(op.getResult(), command.getResult());
+    return success();
+  }
+
+  LogicalResult convert(tensor::ConcatOp op) {
+    RankedTensorType result = op.getResultType();
+    if (static_cast<int64_t>(op.getDim()) != result.getRank() - 1)
+      return notFused(op) << "it must join columns, but joins dimension " << op.getDim() << " of " << result;
+    SmallVector<Value> parts;
+    SmallVector<int64_t> widths;
+    for (Value part : op.getInputs()) {
+      parts.push_back(in(part));
+      widths.push_back(tensorOf(part).getShape().back());
+    }
     auto command =
-        plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), in(op.getInput()), in5[0],
-                                       in5[1], in5[2], in5[3], in5[4] - 1, nullptr, nullptr, phase(op));
+        plan::ConcatOp::create(builder, op.getLoc(), result, parts, result.getNumElements() / result.getShape().back(),
+                               widths, nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
@@ -197,7 +226,7 @@ struct Converter {
     }
     return llvm::TypeSwitch<Operation *, LogicalResult>(op)
         .Case<EmbeddingOp, LinearOp, KVAppendOp, PartialAttentionOp, AllToAllOp, MergeAttentionOp, AllReduceOp,
-              LastTokenOp, func::CallOp>([&](auto typed) { return convert(typed); })
+              LastTokenOp, tensor::ConcatOp, func::CallOp>([&](auto typed) { return convert(typed); })
         .Default([&](Operation *other) -> LogicalResult {
           return notFused(other) << "run helix-flatten and helix-fuse first";
         });

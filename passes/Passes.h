@@ -20,14 +20,17 @@ namespace helix {
 
 /// What the pipeline is told.
 struct PipelineOptions {
-  ShardOptions shard;     ///< the mesh
-  CodegenOptions codegen; ///< the target
+  ShardOptions shard;             ///< the mesh
+  HopbOptions hopb;               ///< attention beside its exchange
+  SplitReduceOptions splitReduce; ///< products beside their reduction
+  CodegenOptions codegen;         ///< the target
+  ScheduleOptions schedule;       ///< streams
 };
 
 /// Model level: raise, shard, each checked.
 void buildModelPhase(mlir::OpPassManager &pm, const PipelineOptions &options);
-/// SPMD level: partition, flatten, fuse, each checked.
-void buildSpmdPhase(mlir::OpPassManager &pm);
+/// SPMD level: partition, hopb, flatten, fuse, split-reduce, each checked.
+void buildSpmdPhase(mlir::OpPassManager &pm, const PipelineOptions &options);
 /// Plan level: codegen, schedule, place, checked.
 void buildPlanPhase(mlir::OpPassManager &pm, const PipelineOptions &options);
 /// All three: what `helix-compile` runs from the imported module on.

@@ -114,6 +114,44 @@ def VerifySpmd : Pass<"helix-verify-spmd", "::mlir::ModuleOp"> {
   }];
 }
 
+def Hopb : Pass<"helix-hopb", "::mlir::ModuleOp"> {
+  let summary = "Cut attention and its all-to-all into chunks, so that one hides behind the other";
+  let description = [{
+    HOP-B of the Helix paper: while the partial attention of one chunk is exchanged, the next is computed. Chunks are
+    runs of the batch; where sequences have several query tokens (prefill), runs of these. The append stays whole, before
+    them. Chunks differ by at most one item, and there are no more of them than items: a batch of one decodes uncut.
+
+    With `chunks = 0` the number is the one with the least time on `hardware` at `context` cached tokens, by the model
+    that `helix-simulate` runs. The result is the same, bit for bit, whatever the number. What makes the two run at the
+    same time is `helix-schedule`.
+
+    ```mlir
+    %p = helix.partial_attention %q, %cache, %past, %q_len {scale = 0.25 : f64}
+        : tensor<4x1x2x16xf32>, !kv, tensor<4xi32> -> !helix.partial<tensor<4x1x2x16xf32>, lse, [kvp]>
+    %s = helix.all_to_all %p : ... -> !helix.stacked<kvp, tensor<2x4x1x1x17xf32>>
+    %m = helix.merge_attention %s : ... -> tensor<4x1x1x16xf32>
+    ```
+    becomes, in two chunks,
+    ```mlir
+    %p0 = helix.partial_attention %q, %cache, %past, %q_len {scale = 0.25 : f64, sequences = array<i64: 0, 2>} : ...
+    %s0 = helix.all_to_all %p0 : ... -> !helix.stacked<kvp, tensor<2x2x1x1x17xf32>>
+    %p1 = helix.partial_attention %q, %cache, %past, %q_len {scale = 0.25 : f64, sequences = array<i64: 2, 2>} : ...
+    %s1 = helix.all_to_all %p1 : ... -> !helix.stacked<kvp, tensor<2x2x1x1x17xf32>>
+    %m = helix.merge_attention %s0, %s1 : ... -> tensor<4x1x1x16xf32>
+    ```
+  }];
+  let options = [
+    Option<"chunks", "chunks", "int64_t", "1", "Chunks of an attention; 1: off; 0: chosen by cost">,
+    Option<"hardware", "hardware", "std::string", "\"cpu\"", "What is chosen for: a system's name or a JSON file">,
+    Option<"context", "context", "int64_t", "0", "Cached tokens per sequence to choose for; 0: the capacity">
+  ];
+  let dependentDialects = ["::helix::HelixDialect"];
+  let statistics = [
+    Statistic<"exchanges", "exchanges", "Number of all-to-alls that were cut">,
+    Statistic<"pieces", "pieces", "Number of chunks that they were cut into">
+  ];
+}
+
 def Flatten : Pass<"helix-flatten", "::mlir::ModuleOp"> {
   let summary = "Dissolve regions into a phase attribute";
   let description = [{
@@ -155,6 +193,40 @@ def Fuse : Pass<"helix-fuse", "::mlir::ModuleOp"> {
   ];
 }
 
+def SplitReduce : Pass<"helix-split-reduce", "::mlir::ModuleOp"> {
+  let summary = "Cut products and the all-reduce behind them into columns, so that one hides behind the other";
+  let description = [{
+    Where a product gives a partial sum (the output projection, the FFN's last product), the columns of one chunk are
+    reduced while those of the next are computed. A chunk is a window of the weight, so the weight is still read once.
+    Each element is summed as before, in the same order: the result is the same, bit for bit.
+
+    With `chunks = 0` the number is chosen, for each product, by its time on `hardware`; the entry with the fewest rows,
+    decode, chooses for all, so that they share the weight.
+
+    ```mlir
+    %p = helix.linear %x, %w : (tensor<1x1x32xf32>, tensor<32x128xf32>) -> !helix.partial<tensor<1x1x128xf32>, sum, [n]>
+    %y = helix.all_reduce %p : ... -> tensor<1x1x128xf32>
+    ```
+    becomes, in two chunks,
+    ```mlir
+    %p0 = helix.linear %x, %w0 : ... -> !helix.partial<tensor<1x1x64xf32>, sum, [n]>
+    %y0 = helix.all_reduce %p0 : ... -> tensor<1x1x64xf32>
+    %p1 = helix.linear %x, %w1 : ... -> !helix.partial<tensor<1x1x64xf32>, sum, [n]>
+    %y1 = helix.all_reduce %p1 : ... -> tensor<1x1x64xf32>
+    %y = tensor.concat dim(2) %y0, %y1 : (tensor<1x1x64xf32>, tensor<1x1x64xf32>) -> tensor<1x1x128xf32>
+    ```
+  }];
+  let options = [
+    Option<"chunks", "chunks", "int64_t", "1", "Chunks of a product; 1: off; 0: chosen by cost">,
+    Option<"hardware", "hardware", "std::string", "\"cpu\"", "What is chosen for: a system's name or a JSON file">
+  ];
+  let dependentDialects = ["::helix::HelixDialect", "::mlir::tensor::TensorDialect"];
+  let statistics = [
+    Statistic<"products", "products", "Number of products that were cut">,
+    Statistic<"pieces", "pieces", "Number of chunks that they were cut into">
+  ];
+}
+
 def Codegen : Pass<"helix-codegen", "::mlir::ModuleOp"> {
   let summary = "From the helix dialect to the plan dialect, with native code for the kernels";
   let description = [{
@@ -185,25 +257,48 @@ def Codegen : Pass<"helix-codegen", "::mlir::ModuleOp"> {
 }
 
 def Schedule : Pass<"helix-schedule", "::mlir::ModuleOp"> {
-  let summary = "Put every command on a stream";
+  let summary = "Put every command on a stream, in the order of issue, with events between streams";
   let description = [{
-    All commands go to stream 0, in the order of the program, once that is known to be a legal order: no command reads
-    or appends to a version of a cache behind the append that changes it.
+    Without `comm-stream` all commands go to stream 0, in the order of the program, once that is known to be a legal
+    order: no command reads or appends to a version of a cache behind the append that changes it.
+
+    With it, collectives go to stream 1 and run beside what computes. Commands are issued in the order of a list
+    schedule: each stream takes, whenever it is free, the command that can start first on `hardware` at `context` cached
+    tokens, and of those the one with the longest chain of commands behind it; so whatever does not need a collective
+    under way moves beside it. Where a command needs what the other stream computes, a `plan.record` behind that and a
+    `plan.wait` before it say so, unless an earlier pair does.
 
     ```mlir
-    %y = plan.linear %x, %w {stream = 0 : i64, ...} : ...
+    %p = plan.partial_attention ... {...} : ...
+    %s = plan.all_to_all %p over <kvp> {peers = 2 : i64} : ...
+    ```
+    becomes, with `comm-stream`,
+    ```mlir
+    %p = plan.partial_attention ... {stream = 0 : i64, ...} : ...
+    plan.record {event = 0 : i64, stream = 0 : i64}
+    plan.wait {event = 0 : i64, stream = 1 : i64}
+    %s = plan.all_to_all %p over <kvp> {peers = 2 : i64, stream = 1 : i64} : ...
     ```
   }];
+  let options = [
+    Option<"commStream", "comm-stream", "bool", "false", "Give collectives a stream of their own">,
+    Option<"hardware", "hardware", "std::string", "\"cpu\"", "What to schedule for: a system's name or a JSON file">,
+    Option<"context", "context", "int64_t", "0", "Cached tokens per sequence to schedule for; 0: the capacity">
+  ];
   let dependentDialects = ["::helix::plan::PlanDialect"];
-  let statistics = [Statistic<"scheduled", "scheduled", "Number of commands">];
+  let statistics = [
+    Statistic<"scheduled", "scheduled", "Number of commands">,
+    Statistic<"events", "events", "Number of events">
+  ];
 }
 
 def Place : Pass<"helix-place", "::mlir::ModuleOp"> {
   let summary = "Give every value an offset in the device or the comm arena";
   let description = [{
     What collectives read or write lives in the comm arena, all else in the device arena. Values whose lifetimes do not
-    meet share bytes; a comm value lives until its peers are known to be done with it (passes/Lifetimes.h). Largest
-    values first, each at the lowest offset that is free, in multiples of 64 bytes.
+    meet share bytes; lifetimes go by what streams and events say is done (passes/Order.h), and a comm value lives until
+    its peers are known to be done with it (passes/Lifetimes.h). Largest values first, each at the lowest offset that is
+    free, in multiples of 64 bytes.
 
     ```mlir
     %y = plan.linear %x, %w {places = [#plan.place<comm, 128>], ...} : ...
@@ -217,10 +312,12 @@ def Place : Pass<"helix-place", "::mlir::ModuleOp"> {
 }
 
 def VerifyPlan : Pass<"helix-verify-plan", "::mlir::ModuleOp"> {
-  let summary = "Check that the module is a complete plan";
+  let summary = "Prove that the module is a complete plan, whatever the timing of its streams";
   let description = [{
-    Every command is on a stream; every value has a place in the arena where it belongs, inside it; no two values whose
-    lifetimes meet share bytes.
+    Every command is on a stream; every event is recorded once, before any wait for it, so that waits cannot form a
+    cycle; every command is behind those that make what it reads, by streams and events alone, and every append behind
+    all that use the cache it changes; any two collectives have an order, the same on every rank; every value has a place
+    in the arena where it belongs, inside it; no two values whose lifetimes meet share bytes.
   }];
 }
 

@@ -55,7 +55,8 @@ struct PlacePass : impl::PlaceBase<PlacePass> {
       return signalPassFailure();
     }
     for (auto entry : getOperation().getOps<plan::EntryOp>()) {
-      SmallVector<Lifetime> lifetimes = lifetimesOf(entry, mesh);
+      Order order(entry);
+      SmallVector<Lifetime> lifetimes = lifetimesOf(entry, mesh, order);
       SmallVector<int64_t> offsets(lifetimes.size());
       int64_t device = placeArena(plan::Arena::Device, lifetimes, offsets);
       int64_t comm = placeArena(plan::Arena::Comm, lifetimes, offsets);

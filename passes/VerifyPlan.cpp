@@ -1,5 +1,6 @@
 //===- VerifyPlan.cpp - helix-verify-plan ----------------------------------===//
 #include "helix/Errors.h"
+#include "passes/Dependences.h"
 #include "passes/Lifetimes.h"
 #include "passes/Passes.h"
 
@@ -34,10 +35,8 @@ LogicalResult verifyPlace(const Lifetime &lifetime, plan::EntryOp entry) {
 }
 
 LogicalResult verifyApart(const Lifetime &a, const Lifetime &b) {
-  if (a.arena != b.arena || !a.meets(b))
-    return success();
   int64_t offsetA = placeOf(a).getOffset(), offsetB = placeOf(b).getOffset();
-  if (offsetA + a.bytes <= offsetB || offsetB + b.bytes <= offsetA)
+  if (a.arena != b.arena || offsetA + a.bytes <= offsetB || offsetB + b.bytes <= offsetA || !a.meets(b))
     return success();
   InFlightDiagnostic diagnostic = b.value.getOwner()->emitError(errorPrefix(ErrorCode::PlaceInvalid));
   diagnostic << "its value at offset " << offsetB << " of the " << stringifyArena(b.arena)
@@ -46,6 +45,69 @@ LogicalResult verifyApart(const Lifetime &a, const Lifetime &b) {
     diagnostic << ", if only by a peer";
   diagnostic.attachNote(a.value.getOwner()->getLoc()) << "the other, at offset " << offsetA;
   return diagnostic;
+}
+
+InFlightDiagnostic orderError(Operation *op) { return op->emitError(errorPrefix(ErrorCode::StreamsRace)); }
+
+/// Every event is recorded once, and before any wait for it: then the order of issue is one in which the commands can
+/// run, so that no wait can wait for itself.
+LogicalResult verifyEvents(const Order &order) {
+  DenseMap<uint64_t, plan::RecordOp> records;
+  DenseSet<uint64_t> later;
+  for (plan::CommandOpInterface command : order.commands())
+    if (auto record = dyn_cast<plan::RecordOp>(*command))
+      later.insert(record.getEvent());
+  for (plan::CommandOpInterface command : order.commands()) {
+    if (auto record = dyn_cast<plan::RecordOp>(*command)) {
+      auto [known, isNew] = records.try_emplace(record.getEvent(), record);
+      if (!isNew)
+        return orderError(record) << "event " << record.getEvent() << " is recorded twice";
+    }
+    auto wait = dyn_cast<plan::WaitOp>(*command);
+    if (!wait)
+      continue;
+    plan::RecordOp record = records.lookup(wait.getEvent());
+    if (!record)
+      return orderError(wait) << "waits for event " << wait.getEvent() << ", which is "
+                              << (later.contains(wait.getEvent()) ? "recorded behind it: that could wait for ever"
+                                                                  : "never recorded");
+    if (order.stream(record) == order.stream(wait))
+      return orderError(wait) << "waits for event " << wait.getEvent() << " on the stream that records it";
+  }
+  return success();
+}
+
+/// Every command is behind what makes its operands, every append behind all else that uses the cache it changes.
+LogicalResult verifyDependences(plan::EntryOp entry, const Order &order) {
+  Dependences dependences(entry);
+  for (size_t i = 0; i < dependences.size(); ++i)
+    for (size_t before : dependences.before(i)) {
+      Operation *first = dependences.command(before), *second = dependences.command(i);
+      if (order.before(first, second))
+        continue;
+      InFlightDiagnostic diagnostic = orderError(second);
+      diagnostic << "may start on stream " << order.stream(second)
+                 << " before a command that it needs is done on stream " << order.stream(first)
+                 << "; an event must tell";
+      diagnostic.attachNote(first->getLoc()) << "the other";
+      return diagnostic;
+    }
+  return success();
+}
+
+/// Ranks meet in their collectives one after the other: where two had no order, one rank could start with the one and
+/// its peer with the other.
+LogicalResult verifyCollectives(const Order &order) {
+  Operation *last = nullptr;
+  for (plan::CommandOpInterface command : order.commands()) {
+    if (!command.getExchangeAxis())
+      continue;
+    if (last && !order.before(last, command))
+      return orderError(command) << "has no order with the collective issued before it, on stream "
+                                 << order.stream(last) << "; ranks could come to them in different orders";
+    last = command;
+  }
+  return success();
 }
 
 LogicalResult verifyEntry(plan::EntryOp entry, MeshAttr mesh) {
@@ -62,7 +124,10 @@ LogicalResult verifyEntry(plan::EntryOp entry, MeshAttr mesh) {
   }
   if (!isa<OpResult>(entry.getLogits()) || !entry.getLogits().getDefiningOp<plan::CommandOpInterface>())
     return entry.emitError(errorPrefix(ErrorCode::PlanIncomplete)) << "no command makes the logits";
-  SmallVector<Lifetime> lifetimes = lifetimesOf(entry, mesh);
+  Order order(entry);
+  if (failed(verifyEvents(order)) || failed(verifyDependences(entry, order)) || failed(verifyCollectives(order)))
+    return failure();
+  SmallVector<Lifetime> lifetimes = lifetimesOf(entry, mesh, order);
   for (const Lifetime &lifetime : lifetimes)
     if (failed(verifyPlace(lifetime, entry)))
       return failure();

@@ -285,14 +285,32 @@ def Helix_PartialAttentionOp : Helix_Op<"partial_attention", [Pure, AllTypesMatc
     As `helix.attention` on the rank's heads and tokens; the causal bound counts global positions. The result is an
     `lse` partial over kvp. It may have more heads than `q`: padding up to a multiple of kvp, o = 0 and lse = −inf, as
     for tokens t ≥ q_len[b] and for a rank that holds no visible token.
+
+    `sequences` and `query_tokens`, each (first, count), pick a chunk of the batch and of the query tokens: the result
+    has these alone, while `q`, `past`, `q_len` and the cache stay whole. Without them it has all.
+
+    ```mlir
+    %p = helix.partial_attention %q, %cache, %past, %q_len {scale = 0.25 : f64, sequences = array<i64: 2, 2>}
+        : tensor<4x1x2x16xf32>, !kv, tensor<4xi32> -> !helix.partial<tensor<2x1x2x16xf32>, lse, [kvp]>
+    ```
   }];
   let arguments = (ins TensorRankOf<[F32], [4]>:$q, Helix_KVType:$cache, Helix_Lengths:$past, Helix_Lengths:$q_len,
-                       F64Attr:$scale);
+                       F64Attr:$scale, OptionalAttr<DenseI64ArrayAttr>:$sequences,
+                       OptionalAttr<DenseI64ArrayAttr>:$query_tokens);
   let results = (outs Helix_PartialType:$result);
   let assemblyFormat = [{
     $q `,` $cache `,` $past `,` $q_len attr-dict `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
   }];
+  let builders = [OpBuilder<(ins "::helix::PartialType":$result, "::mlir::Value":$q, "::mlir::Value":$cache,
+                                 "::mlir::Value":$past, "::mlir::Value":$q_len, "::mlir::FloatAttr":$scale), [{
+    build($_builder, $_state, result, q, cache, past, q_len, scale, ::mlir::DenseI64ArrayAttr(),
+          ::mlir::DenseI64ArrayAttr());
+  }]>];
   let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// First and number along dimension 0 (sequences) or 1 (query tokens) of `q` that the result has.
+    std::pair<int64_t, int64_t> range(unsigned dim);
+  }];
 }
 
 def Helix_AllToAllOp : Helix_Op<"all_to_all", [Pure]> {
@@ -311,12 +329,22 @@ def Helix_MergeAttentionOp : Helix_Op<"merge_attention", [Pure]> {
   let description = [{
     o = Σ_j e^(lse_j − m) o_j / Σ_j e^(lse_j − m), m = max_j lse_j, peers in ascending order, peers with lse = −inf
     skipped; zero if all are. A NaN is passed on. [peer, batch, tokens, heads, value_dim + 1] → [batch, tokens, heads,
-    value_dim].
+    value_dim]. Several inputs are chunks of the batch, or of the query tokens, in order.
+
+    ```mlir
+    %m = helix.merge_attention %s0, %s1
+        : !helix.stacked<kvp, tensor<2x2x1x1x17xf32>>, !helix.stacked<kvp, tensor<2x2x1x1x17xf32>>
+        -> tensor<4x1x1x16xf32>
+    ```
   }];
-  let arguments = (ins Helix_StackedType:$input);
+  let arguments = (ins Variadic<Helix_StackedType>:$inputs);
   let results = (outs TensorRankOf<[F32], [4]>:$result);
-  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let assemblyFormat = "$inputs attr-dict `:` type($inputs) `->` type($result)";
   let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// The dimension of the result along which the inputs are chunks: 0 (the batch) or 1 (query tokens).
+    unsigned chunkedDim();
+  }];
 }
 
 def Helix_AllReduceOp : Helix_Op<"all_reduce", [Pure]> {

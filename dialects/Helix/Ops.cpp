@@ -72,6 +72,19 @@ LogicalResult RegionOp::canonicalize(RegionOp region, PatternRewriter &rewriter)
   return success();
 }
 
+std::pair<int64_t, int64_t> PartialAttentionOp::range(unsigned dim) {
+  std::optional<ArrayRef<int64_t>> given = dim == 0 ? getSequences() : getQueryTokens();
+  return given ? std::pair((*given)[0], (*given)[1]) : std::pair(int64_t{0}, getQ().getType().getDimSize(dim));
+}
+
+unsigned MergeAttentionOp::chunkedDim() {
+  int64_t tokens = getType().getDimSize(1);
+  auto hasAllTokens = [&](Value input) {
+    return cast<StackedType>(input.getType()).getValue().getDimSize(2) == tokens;
+  };
+  return llvm::all_of(getInputs(), hasAllTokens) ? 0 : 1;
+}
+
 ParseResult RegionOp::parse(OpAsmParser &parser, OperationState &result) {
   StringRef word;
   SMLoc loc = parser.getCurrentLocation();

@@ -235,7 +235,19 @@ LogicalResult PartialAttentionOp::verify() {
   PartialType partial = getType();
   if (partial.getReduction() != Reduction::Lse)
     return emitOpError() << "result must be an lse partial over kvp, but is " << partial;
-  return verifyQuery(*this, getQ(), getCache().getType(), getPast(), getQLen(), partial.getValue(),
+  SmallVector<int64_t> whole(partial.getValue().getShape());
+  ArrayRef<int64_t> q = tensorOf(getQ()).getShape();
+  for (auto [dim, name, given] :
+       {std::tuple{0u, "sequences", getSequences()}, {1u, "query_tokens", getQueryTokens()}}) {
+    if (given && given->size() != 2)
+      return emitOpError() << name << " must be (first, count)";
+    auto [first, count] = range(dim);
+    if (first < 0 || count < 1 || first > q[dim] - count || count != whole[dim])
+      return emitOpError() << name << " from " << first << " on, " << count << " of them, must lie within the "
+                           << q[dim] << " of q and be the " << whole[dim] << " of the result";
+    whole[dim] = q[dim];
+  }
+  return verifyQuery(*this, getQ(), getCache().getType(), getPast(), getQLen(), partial.getValue().clone(whole),
                      /*padsHeads=*/true);
 }
 
@@ -252,8 +264,21 @@ LogicalResult AllToAllOp::verify() {
 }
 
 LogicalResult MergeAttentionOp::verify() {
-  ArrayRef<int64_t> in = getInput().getType().getValue().getShape();
-  return expectShape(*this, "result", getType(), {in[1], in[2], in[3], in[4] - 1});
+  if (getInputs().empty())
+    return emitOpError("needs the partials of the peers");
+  auto stackedOf = [](Value input) { return cast<StackedType>(input.getType()).getValue().getShape(); };
+  ArrayRef<int64_t> first = stackedOf(getInputs().front());
+  SmallVector<int64_t> result = {first[1], first[2], first[3], first[4] - 1};
+  unsigned dim = chunkedDim();
+  for (Value input : getInputs().drop_front()) {
+    SmallVector<int64_t> like(first);
+    like[dim + 1] = stackedOf(input)[dim + 1];
+    if (stackedOf(input) != ArrayRef<int64_t>(like))
+      return emitOpError() << "chunks must differ in the batch or in the query tokens alone, but are "
+                           << getInputs().front().getType() << " and " << input.getType();
+    result[dim] += like[dim + 1];
+  }
+  return expectShape(*this, "result", getType(), result);
 }
 
 LogicalResult AllReduceOp::verify() {

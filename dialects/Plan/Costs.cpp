@@ -41,11 +41,13 @@ Cost KVAppendOp::getCost() {
 Cost PartialAttentionOp::getCost() {
   KVType cache = getCache().getType();
   double widths = cache.getKeyDim() + cache.getValueDim();
+  // Of the batch's query tokens.
+  double share = double(sequenceRange().second) / getBatch() * tokenRange().second / getTokens();
   Cost cost;
   cost.bytes = total(getResult());
-  cost.bytesPerQuery = 4.0 * getHeads() * cache.getKeyDim();
-  cost.bytesPerCached = double(getBatch()) * cache.getHeads() * widths * elementBytes(cache.getElement());
-  cost.flopsPerQueryCached = 2.0 * getHeads() * widths;
+  cost.bytesPerQuery = 4.0 * getHeads() * cache.getKeyDim() * share;
+  cost.bytesPerCached = double(sequenceRange().second) * cache.getHeads() * widths * elementBytes(cache.getElement());
+  cost.flopsPerQueryCached = 2.0 * getHeads() * widths * share;
   return cost;
 }
 
@@ -55,6 +57,12 @@ Cost MergeAttentionOp::getCost() {
   return {.bytes = total((*this)->getOperands()) + total(getResult()),
           .flops = 2.0 * getPeers() * rows * getValueDim()};
 }
+
+Cost ConcatOp::getCost() { return {.bytes = 2 * total(getResult())}; }
+
+Cost RecordOp::getCost() { return {}; }
+
+Cost WaitOp::getCost() { return {}; }
 
 Cost LastTokenOp::getCost() { return {.bytes = 2 * total(getResult())}; }
 

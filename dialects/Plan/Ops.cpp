@@ -37,6 +37,14 @@ static void printEntryBody(OpAsmPrinter &printer, Operation *, Region &body) {
 
 namespace helix::plan {
 
+/// (first, count) as it is given, else all of `whole`.
+static std::pair<int64_t, int64_t> rangeOf(std::optional<ArrayRef<int64_t>> given, uint64_t whole) {
+  return given ? std::pair((*given)[0], (*given)[1]) : std::pair(int64_t{0}, static_cast<int64_t>(whole));
+}
+
+std::pair<int64_t, int64_t> PartialAttentionOp::sequenceRange() { return rangeOf(getSequences(), getBatch()); }
+std::pair<int64_t, int64_t> PartialAttentionOp::tokenRange() { return rangeOf(getQueryTokens(), getTokens()); }
+
 int64_t AllToAllOp::chunkBytes() { return bytesOf(getSend().getType()) / getPeers(); }
 std::optional<Axis> AllToAllOp::getExchangeAxis() { return getAxis(); }
 std::optional<Axis> AllReduceOp::getExchangeAxis() { return getAxis(); }

@@ -146,19 +146,41 @@ def Plan_KVAppendOp : Plan_Command<"kv_append", [AllTypesMatch<["cache", "result
 
 def Plan_PartialAttentionOp : Plan_Command<"partial_attention"> {
   let summary = "Attention over the cached tokens → send [kvp, batch, tokens, padded_heads / kvp, value_dim + 1]";
+  let description = [{
+    `sequences` and `query_tokens`, each (first, count), pick a chunk of the batch and of the query tokens, which is all
+    that the result has; q [batch, tokens, heads, key_dim], the lengths and the cache are whole.
+  }];
   let arguments = !con((ins Plan_Floats:$q, Helix_KVType:$cache, Plan_Lengths:$past, Plan_Lengths:$q_len,
                             Plan_Size:$batch, Plan_Size:$tokens, Plan_Size:$heads, Plan_Size:$padded_heads,
-                            F64Attr:$scale), common);
+                            F64Attr:$scale, OptionalAttr<DenseI64ArrayAttr>:$sequences,
+                            OptionalAttr<DenseI64ArrayAttr>:$query_tokens), common);
   let results = (outs Plan_Floats:$result);
   let assemblyFormat = "$q `,` $cache `,` $past `,` $q_len attr-dict `:` functional-type(operands, results)";
+  let extraClassDeclaration = [{
+    /// First and number of the sequences of its result.
+    std::pair<int64_t, int64_t> sequenceRange();
+    /// First and number of the query tokens of its result.
+    std::pair<int64_t, int64_t> tokenRange();
+  }];
 }
 
 def Plan_MergeAttentionOp : Plan_Command<"merge_attention"> {
   let summary = "stacked [peers, batch, tokens, heads, value_dim + 1] → y [batch, tokens, heads, value_dim]";
-  let arguments = !con((ins Plan_Floats:$stacked, Plan_Size:$peers, Plan_Size:$batch, Plan_Size:$tokens,
-                            Plan_Size:$heads, Plan_Size:$value_dim), common);
+  let description = [{
+    With `batch_chunks` or `token_chunks` every operand is a chunk of the batch or of the query tokens, of these sizes.
+  }];
+  let arguments = !con((ins Variadic<Plan_Floats>:$stacked, Plan_Size:$peers, Plan_Size:$batch, Plan_Size:$tokens,
+                            Plan_Size:$heads, Plan_Size:$value_dim, OptionalAttr<DenseI64ArrayAttr>:$batch_chunks,
+                            OptionalAttr<DenseI64ArrayAttr>:$token_chunks), common);
   let results = (outs Plan_Floats:$result);
   let assemblyFormat = "$stacked attr-dict `:` functional-type(operands, results)";
+}
+
+def Plan_ConcatOp : Plan_Command<"concat"> {
+  let summary = "Columns [rows, widths[i]] side by side → y [rows, sum of widths]";
+  let arguments = !con((ins Variadic<Plan_Floats>:$parts, Plan_Size:$rows, DenseI64ArrayAttr:$widths), common);
+  let results = (outs Plan_Floats:$result);
+  let assemblyFormat = "$parts attr-dict `:` functional-type(operands, results)";
 }
 
 def Plan_LastTokenOp : Plan_Command<"last_token"> {
@@ -192,6 +214,31 @@ def Plan_AllReduceOp : Plan_Command<"all_reduce", [], ["getExchangeAxis"]> {
   let arguments = !con((ins Plan_Floats:$partial, Plan_AxisAttr:$axis, Plan_Size:$peers), common);
   let results = (outs Plan_Floats:$result);
   let assemblyFormat = "$partial `over` $axis attr-dict `:` functional-type(operands, results)";
+}
+
+//===----------------------------------------------------------------------===//
+// Order between streams
+//===----------------------------------------------------------------------===//
+
+def Plan_RecordOp : Plan_Command<"record"> {
+  let summary = "Mark an event: all commands before this one on its stream are done";
+  let description = [{
+    An event is recorded once in an entry. `helix-schedule` makes these two where a command needs what another stream
+    computes.
+
+    ```mlir
+    plan.record {event = 0 : i64, stream = 0 : i64}
+    plan.wait {event = 0 : i64, stream = 1 : i64}
+    ```
+  }];
+  let arguments = !con((ins Plan_NonNegative:$event), common);
+  let assemblyFormat = "attr-dict";
+}
+
+def Plan_WaitOp : Plan_Command<"wait"> {
+  let summary = "Hold back the commands behind this one on its stream until an event was recorded";
+  let arguments = !con((ins Plan_NonNegative:$event), common);
+  let assemblyFormat = "attr-dict";
 }
 
 #endif // PLAN_OPS_TD

@@ -42,6 +42,18 @@ LogicalResult verifyPlaces(Operation *op) {
   return success();
 }
 
+/// Whether `sizes` has one positive size for each of the operands, and they make up `whole`.
+LogicalResult expectParts(Operation *op, OperandRange parts, ArrayRef<int64_t> sizes, int64_t whole) {
+  int64_t sum = 0;
+  bool fits = !parts.empty() && parts.size() == sizes.size();
+  for (int64_t size : sizes)
+    fits = fits && size > 0 && !llvm::AddOverflow(sum, size, sum);
+  if (fits && sum == whole)
+    return success();
+  return op->emitOpError() << "has " << parts.size() << " operands of sizes " << sizes << ", which must make up "
+                           << whole;
+}
+
 LogicalResult expectCache(Operation *op, KVType cache, uint64_t batch) {
   if (cache.getSlots() == static_cast<int64_t>(batch))
     return success();
@@ -162,19 +174,51 @@ LogicalResult PartialAttentionOp::verify() {
   if (heads % cache.getHeads() != 0 || padded < heads || padded % cache.getKvp() != 0)
     return emitOpError() << heads << " heads, padded to " << padded << ", must be whole groups over "
                          << cache.getHeads() << " KV heads, and padded to a multiple of kvp = " << cache.getKvp();
+  for (auto range : {getSequences(), getQueryTokens()})
+    if (range && range->size() != 2)
+      return emitOpError("sequences and query_tokens must be (first, count)");
   if (failed(expectCache(*this, cache, batch)) ||
       failed(expectElements(*this, "q", getQ().getType(), {batch, tokens, heads, cache.getKeyDim()})) ||
       failed(expectElements(*this, "past", getPast().getType(), {batch})) ||
       failed(expectElements(*this, "q_len", getQLen().getType(), {batch})) ||
-      failed(expectElements(*this, "result", getType(), {batch, tokens, padded, cache.getValueDim() + 1})))
+      failed(expectElements(*this, "result", getType(),
+                            {sequenceRange().second, tokenRange().second, padded, cache.getValueDim() + 1})))
     return failure();
+  for (auto [name, range, whole] :
+       {std::tuple("sequences", sequenceRange(), batch), std::tuple("query_tokens", tokenRange(), tokens)})
+    if (range.first < 0 || range.second < 1 || range.first > whole - range.second)
+      return emitOpError() << name << " from " << range.first << " on, " << range.second << " of them, must lie within "
+                           << whole;
   return verifyPlaces(*this);
 }
 
 LogicalResult MergeAttentionOp::verify() {
   int64_t peers = getPeers(), batch = getBatch(), tokens = getTokens(), heads = getHeads(), width = getValueDim();
-  if (failed(expectElements(*this, "stacked", getStacked().getType(), {peers, batch, tokens, heads, width + 1})) ||
-      failed(expectElements(*this, "result", getType(), {batch, tokens, heads, width})))
+  SmallVector<int64_t> chunks = {batch};
+  bool alongTokens = getTokenChunks().has_value();
+  if (alongTokens && getBatchChunks())
+    return emitOpError("has chunks of the batch or of the query tokens, not of both");
+  if (std::optional<ArrayRef<int64_t>> given = alongTokens ? getTokenChunks() : getBatchChunks())
+    chunks.assign(given->begin(), given->end());
+  if (failed(expectParts(*this, getStacked(), chunks, alongTokens ? tokens : batch)))
+    return failure();
+  for (auto [chunk, size] : llvm::zip_equal(getStacked(), chunks))
+    if (failed(expectElements(*this, "stacked", chunk.getType(),
+                              {peers, alongTokens ? batch : size, alongTokens ? size : tokens, heads, width + 1})))
+      return failure();
+  if (failed(expectElements(*this, "result", getType(), {batch, tokens, heads, width})))
+    return failure();
+  return verifyPlaces(*this);
+}
+
+LogicalResult ConcatOp::verify() {
+  auto columns = cast<RankedTensorType>(getType()).getNumElements() / int64_t(getRows());
+  if (failed(expectParts(*this, getParts(), getWidths(), columns)))
+    return failure();
+  for (auto [part, width] : llvm::zip_equal(getParts(), getWidths()))
+    if (failed(expectElements(*this, "part", part.getType(), {int64_t(getRows()), width})))
+      return failure();
+  if (failed(expectElements(*this, "result", getType(), {int64_t(getRows()), columns})))
     return failure();
   return verifyPlaces(*this);
 }
@@ -208,5 +252,14 @@ LogicalResult AllReduceOp::verify() {
     return failure();
   return verifyPlaces(*this);
 }
+
+static LogicalResult verifyEvent(Operation *op) {
+  if (cast<CommandOpInterface>(op).getPlacesAttr())
+    return op->emitOpError("has no results that could have places");
+  return success();
+}
+
+LogicalResult RecordOp::verify() { return verifyEvent(*this); }
+LogicalResult WaitOp::verify() { return verifyEvent(*this); }
 
 } // namespace helix::plan

@@ -67,14 +67,29 @@ SmallVector<int64_t> helix::heldPlaces(const Cache &cache, int64_t length) {
   return places;
 }
 
+helix::AttentionInputs::AttentionInputs(AttentionOp op, Operands operands)
+    : q(*operands[0].tensor), cache(*operands[1].cache), past(*operands[2].tensor), qLen(*operands[3].tensor),
+      scale(op.getScale().convertToDouble()), firstSequence(0), sequences(q.shape[0]), firstToken(0),
+      tokens(q.shape[1]) {}
+
+helix::AttentionInputs::AttentionInputs(PartialAttentionOp op, Operands operands)
+    : q(*operands[0].tensor), cache(*operands[1].cache), past(*operands[2].tensor), qLen(*operands[3].tensor),
+      scale(op.getScale().convertToDouble()) {
+  std::tie(firstSequence, sequences) = op.range(0);
+  std::tie(firstToken, tokens) = op.range(1);
+}
+
 RankValue helix::attend(const AttentionInputs &in, int64_t heads, Places visible) {
   const Tensor &q = in.q;
   KVType type = in.cache.type;
-  int64_t batch = q.shape[0], tokens = q.shape[1], group = q.shape[2] / type.getHeads();
-  Tensor o({batch, tokens, heads, type.getValueDim()});
-  Tensor lse({batch, tokens, heads}, -kInfinity);
-  for (int64_t b = 0; b < batch; ++b)
-    for (int64_t t = 0; t < std::min<int64_t>(tokens, in.qLen.values[b]); ++t) {
+  int64_t group = q.shape[2] / type.getHeads();
+  Tensor o({in.sequences, in.tokens, heads, type.getValueDim()});
+  Tensor lse({in.sequences, in.tokens, heads}, -kInfinity);
+  for (int64_t row = 0; row < in.sequences; ++row) {
+    int64_t b = in.firstSequence + row;
+    int64_t used = std::min<int64_t>(in.tokens, static_cast<int64_t>(in.qLen.values[b]) - in.firstToken);
+    for (int64_t column = 0; column < used; ++column) {
+      int64_t t = in.firstToken + column;
       SmallVector<int64_t> places = visible(in.cache, static_cast<int64_t>(in.past.values[b]) + t + 1);
       for (int64_t h = 0; h < q.shape[2] && !places.empty(); ++h) {
         std::vector<double> scores;
@@ -93,17 +108,17 @@ RankValue helix::attend(const AttentionInputs &in, int64_t heads, Places visible
         for (auto [place, score] : llvm::zip(places, scores)) {
           const double *value = in.cache.value(b, place, h / group);
           for (int64_t d = 0; d < type.getValueDim(); ++d)
-            o.at({b, t, h})[d] += std::exp(score - max) / sum * value[d];
+            o.at({row, column, h})[d] += std::exp(score - max) / sum * value[d];
         }
-        *lse.at({b, t, h}) = max + std::log(sum);
+        *lse.at({row, column, h}) = max + std::log(sum);
       }
     }
+  }
   return RankValue(std::move(o), std::move(lse));
 }
 
 template <typename Op> static FailureOr<RankValue> attention(Op op, Operands operands, int64_t) {
-  FailureOr<Cache *> cache = current(op, operands[1]);
-  if (failed(cache))
+  if (failed(current(op, operands[1])))
     return failure();
   auto shaped = llvm::cast<RankedTensorType>([&]() -> Type {
     if constexpr (std::is_same_v<Op, PartialAttentionOp>)
@@ -111,15 +126,13 @@ template <typename Op> static FailureOr<RankValue> attention(Op op, Operands ope
     else
       return op.getResult().getType();
   }());
-  RankValue result =
-      attend({*operands[0].tensor, **cache, *operands[2].tensor, *operands[3].tensor, op.getScale().convertToDouble()},
-             shaped.getDimSize(2), heldPlaces);
+  RankValue result = attend(AttentionInputs(op, operands), shaped.getDimSize(2), heldPlaces);
   if constexpr (std::is_same_v<Op, AttentionOp>)
     result.lse = nullptr;
   return result;
 }
 
-Tensor helix::merge(const Tensor &stacked, double (*weight)(double lse, double max)) {
+static Tensor mergeChunk(const Tensor &stacked, double (*weight)(double lse, double max)) {
   int64_t peers = stacked.shape[0], width = stacked.width() - 1;
   Tensor result({stacked.shape[1], stacked.shape[2], stacked.shape[3], width});
   int64_t rows = result.size() / width;
@@ -143,9 +156,14 @@ Tensor helix::merge(const Tensor &stacked, double (*weight)(double lse, double m
   return result;
 }
 
-static FailureOr<RankValue> mergeAttention(MergeAttentionOp, Operands operands, int64_t) {
-  return RankValue(
-      merge(*operands[0].tensor, [](double lse, double max) { return lse == -kInfinity ? 0 : std::exp(lse - max); }));
+Tensor helix::merge(ArrayRef<RankValue> stacked, unsigned dim, double (*weight)(double lse, double max)) {
+  return concat(llvm::map_to_vector(stacked, [&](const RankValue &chunk) { return mergeChunk(*chunk.tensor, weight); }),
+                dim);
+}
+
+static FailureOr<RankValue> mergeAttention(MergeAttentionOp op, Operands operands, int64_t) {
+  return RankValue(merge(operands, op.chunkedDim(),
+                         [](double lse, double max) { return lse == -kInfinity ? 0 : std::exp(lse - max); }));
 }
 
 void helix::addAttentionOps(OpTable &table) {

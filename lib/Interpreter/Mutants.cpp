@@ -131,9 +131,7 @@ template <typename Op> static void attendOver(OpTable &table, Places visible) {
   addLocal<Op>(table, [visible](Op op, Operands in, int64_t) -> FailureOr<RankValue> {
     Type type = op->getResult(0).getType();
     auto shape = isWhole(op) ? cast<RankedTensorType>(type) : cast<PartialType>(type).getValue();
-    RankValue result =
-        attend({*in[0].tensor, *in[1].cache, *in[2].tensor, *in[3].tensor, op.getScale().convertToDouble()},
-               shape.getDimSize(2), visible);
+    RankValue result = attend(AttentionInputs(op, in), shape.getDimSize(2), visible);
     if (isWhole(op))
       result.lse = nullptr;
     return result;
@@ -170,8 +168,8 @@ static Tensor shiftGroup(const Tensor &q, KVType cache) {
 static constexpr double kNothing = -std::numeric_limits<double>::infinity();
 
 static void mergeWith(OpTable &table, double (*weight)(double lse, double max)) {
-  addLocal<MergeAttentionOp>(table, [weight](MergeAttentionOp, Operands operands, int64_t) -> FailureOr<RankValue> {
-    return RankValue(merge(*operands[0].tensor, weight));
+  addLocal<MergeAttentionOp>(table, [weight](MergeAttentionOp op, Operands operands, int64_t) -> FailureOr<RankValue> {
+    return RankValue(merge(operands, op.chunkedDim(), weight));
   });
 }
 

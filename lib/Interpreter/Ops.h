@@ -17,21 +17,29 @@ using Places = llvm::SmallVector<int64_t> (*)(const Cache &cache, int64_t length
 /// The places that hold the global positions below `length`, ascending.
 llvm::SmallVector<int64_t> heldPlaces(const Cache &cache, int64_t length);
 
-/// What an attention reads, on one rank.
+/// What an attention reads, on one rank, and the chunk of its sequences and query tokens that it computes.
 struct AttentionInputs {
   const Tensor &q;
   const Cache &cache;
   const Tensor &past, &qLen;
   double scale;
+  int64_t firstSequence, sequences;
+  int64_t firstToken, tokens;
+
+  AttentionInputs(AttentionOp op, llvm::ArrayRef<RankValue> operands);
+  AttentionInputs(PartialAttentionOp op, llvm::ArrayRef<RankValue> operands);
 };
 
-/// Attention output [batch, tokens, heads, value_dim] and log-sum-exp [batch, tokens, heads] over the visible places;
-/// 0 and −inf for unused tokens, for heads that `q` lacks and where nothing is visible.
+/// Attention output [sequences, tokens, heads, value_dim] and log-sum-exp [sequences, tokens, heads] over the visible
+/// places; 0 and −inf for unused tokens, for heads that `q` lacks and where nothing is visible.
 RankValue attend(const AttentionInputs &in, int64_t heads, Places visible);
 
-/// `stacked` [peer, batch, tokens, heads, value_dim + 1] merged: Σ w_j o_j / Σ w_j, zero if every w_j is zero, with
-/// w_j = weight(lse_j, max lse), which is zero for a peer that is skipped.
-Tensor merge(const Tensor &stacked, double (*weight)(double lse, double max));
+/// `stacked` [peer, batch, tokens, heads, value_dim + 1], each chunk of it, merged: Σ w_j o_j / Σ w_j, zero if every
+/// w_j is zero, with w_j = weight(lse_j, max lse), which is zero for a peer that is skipped. Chunks join along `dim`.
+Tensor merge(llvm::ArrayRef<RankValue> stacked, unsigned dim, double (*weight)(double lse, double max));
+
+/// The tensors one behind the other along `dim`; they differ there alone.
+Tensor concat(llvm::ArrayRef<Tensor> parts, unsigned dim);
 
 } // namespace helix
 

@@ -1,5 +1,8 @@
 //===- Shape.cpp - tensor ops -------------------------------------------------===//
-#include "lib/Interpreter/Machine.h"
+#include "lib/Interpreter/Ops.h"
+
+#include <functional>
+#include <numeric>
 
 using namespace mlir;
 using namespace helix;
@@ -31,6 +34,27 @@ static FailureOr<RankValue> extractSlice(tensor::ExtractSliceOp op, Operands ope
   return RankValue(Tensor(op.getType().getShape(), std::move(slice.values)));
 }
 
+Tensor helix::concat(ArrayRef<Tensor> parts, unsigned dim) {
+  Tensor result;
+  result.shape = parts.front().shape;
+  result.shape[dim] = 0;
+  // Elements of a part behind each index of the dimensions before `dim`.
+  SmallVector<int64_t> runs;
+  for (const Tensor &part : parts) {
+    result.shape[dim] += part.shape[dim];
+    runs.push_back(std::accumulate(part.shape.begin() + dim, part.shape.end(), int64_t{1}, std::multiplies<>()));
+  }
+  for (int64_t outer = 0, count = parts.front().size() / runs.front(); outer < count; ++outer)
+    for (auto [part, run] : llvm::zip(parts, runs))
+      result.values.insert(result.values.end(), &part.values[outer * run], &part.values[outer * run] + run);
+  return result;
+}
+
+static FailureOr<RankValue> concatenate(tensor::ConcatOp op, Operands operands, int64_t) {
+  return RankValue(
+      concat(llvm::map_to_vector(operands, [](const RankValue &part) { return *part.tensor; }), op.getDim()));
+}
+
 static FailureOr<RankValue> empty(tensor::EmptyOp op, Operands, int64_t) {
   return RankValue(Tensor(op.getType().getShape(), std::numeric_limits<double>::quiet_NaN()));
 }
@@ -43,6 +67,7 @@ void helix::addShapeOps(OpTable &table) {
   addLocal<tensor::ExpandShapeOp>(table, reshape<tensor::ExpandShapeOp>);
   addLocal<tensor::CollapseShapeOp>(table, reshape<tensor::CollapseShapeOp>);
   addLocal<tensor::ExtractSliceOp>(table, extractSlice);
+  addLocal<tensor::ConcatOp>(table, concatenate);
   addLocal<tensor::EmptyOp>(table, empty);
   addLocal<tensor::SplatOp>(table, splat);
 }

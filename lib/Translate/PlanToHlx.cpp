@@ -203,13 +203,33 @@ struct Writer {
           t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = op.getHeads();
           t.padded_heads = op.getPaddedHeads(), t.key_dim = cache.getKeyDim(), t.value_dim = cache.getValueDim();
           t.scale = op.getScale().convertToDouble();
-          t.batch_count = t.batch, t.token_count = t.tokens;
+          std::tie(t.batch_begin, t.batch_count) = op.sequenceRange();
+          std::tie(t.token_begin, t.token_count) = op.tokenRange();
           work.Set(std::move(t));
         })
         .Case([&](plan::MergeAttentionOp op) {
           MergeAttentionT t;
           t.peers = op.getPeers(), t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = op.getHeads();
           t.value_dim = op.getValueDim();
+          t.along = op.getTokenChunks() ? ChunkDim::Tokens : ChunkDim::Batch;
+          if (std::optional<ArrayRef<int64_t>> chunks = op.getTokenChunks() ? op.getTokenChunks() : op.getBatchChunks())
+            t.chunks.assign(chunks->begin(), chunks->end());
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::ConcatOp op) {
+          ConcatT t;
+          t.rows = op.getRows();
+          t.widths.assign(op.getWidths().begin(), op.getWidths().end());
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::RecordOp op) {
+          RecordT t;
+          t.event = op.getEvent();
+          work.Set(std::move(t));
+        })
+        .Case([&](plan::WaitOp op) {
+          WaitT t;
+          t.event = op.getEvent();
           work.Set(std::move(t));
         })
         .Case([&](plan::LastTokenOp op) {
@@ -319,6 +339,8 @@ struct Writer {
       FailureOr<std::unique_ptr<CommandT>> next = command(inner);
       if (failed(next))
         return failure();
+      entry->streams = std::max(entry->streams, (*next)->stream + 1);
+      entry->events += isa<plan::RecordOp>(*inner);
       entry->commands.push_back(std::move(*next));
     }
     artifact.entries.push_back(std::move(entry));

@@ -1,3 +1,4 @@
+// RUN: not helix-opt %S/schedule-streams.mlir -helix-schedule="comm-stream hardware=cray-1" 2>&1 | FileCheck %s --check-prefix=HARDWARE
 // RUN: helix-opt %s -helix-schedule -split-input-file -verify-diagnostics
 
 !kv = !helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
@@ -31,3 +32,5 @@ plan.entry @decode <decode, batch = 1, tokens = 1, logits = last>
       : tensor<1x1x1x4xf32>, tensor<1x1x1x4xf32>, tensor<1xi32>, tensor<1xi32>, !kv
   plan.return %x : tensor<1x1x1x4xf32>
 }
+
+// HARDWARE: HLX6001: there is no hardware 'cray-1'

@@ -63,6 +63,22 @@ struct Options {
   cl::opt<helix::Dtype> kvDtype{"kv-dtype", dtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
                                 cl::desc("Element type of the KV caches (default f32):")};
 
+  cl::opt<std::string> hopb{"hopb", cl::init("off"), cl::value_desc("off|N|auto"), cl::cat(category),
+                            cl::desc("Hide the all-to-all behind attention: cut both into N chunks of the batch (of the "
+                                     "tokens in prefill), or as many as take least time on --hardware (default off). The "
+                                     "result is the same, bit for bit")};
+  cl::opt<std::string> splitReduce{
+      "split-reduce", cl::init("off"), cl::value_desc("off|N|auto"), cl::cat(category),
+      cl::desc("Hide all-reduces behind the products before them: cut both into N chunks of columns (default off)")};
+  cl::opt<bool> overlap{"overlap", cl::cat(category),
+                        cl::desc("Give collectives a stream of their own, beside which whatever does not need them runs "
+                                 "(on with --hopb or --split-reduce)")};
+  cl::opt<std::string> hardware{"hardware", cl::init("cpu"), cl::value_desc("system|file.json"), cl::cat(category),
+                                cl::desc("What auto chooses and streams are scheduled for (default cpu); see "
+                                         "docs/hardware.md")};
+  cl::opt<int64_t> context{"context", cl::init(0), cl::cat(category),
+                           cl::desc("Cached tokens per sequence that they are chosen for (default: --max-context)")};
+
   cl::opt<std::string> target{"target", cl::init("cpu"), cl::cat(category),
                               cl::desc("What to generate code for: cpu (default)")};
   cl::opt<std::string> cpuFeatures{"cpu-features", cl::init("x86-64-v3"), cl::cat(category),
@@ -127,6 +143,18 @@ LogicalResult check(const Options &options, StringRef output) {
   return success();
 }
 
+/// Chunks that "off", "auto" or a number stand for: 1, 0, or it.
+FailureOr<int64_t> chunksOf(const cl::opt<std::string> &option) {
+  int64_t chunks = 0;
+  if (option == "off")
+    return int64_t{1};
+  if (option == "auto")
+    return int64_t{0};
+  if (!StringRef(option).getAsInteger(10, chunks) && chunks >= 1)
+    return chunks;
+  return invalidArgument("--" + option.ArgStr + " " + option + ": take off, auto, or a number of chunks from 1 on");
+}
+
 helix::ImportOptions importOptions(const Options &options, StringRef output) {
   helix::ImportOptions import;
   import.batch = options.batch;
@@ -157,8 +185,9 @@ void summarise(const helix::artifact::ArtifactT &artifact, const Options &option
                << " generated kernels in " << code << " bytes\n";
   for (const auto &entry : artifact.entries)
     llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": batch " << entry->batch << ", tokens "
-                 << entry->tokens << ", " << entry->commands.size() << " commands, arenas of " << entry->device_bytes
-                 << " + " << entry->comm_bytes << " bytes\n";
+                 << entry->tokens << ", " << entry->commands.size() << " commands on " << entry->streams
+                 << (entry->streams == 1 ? " stream" : " streams") << ", arenas of " << entry->device_bytes << " + "
+                 << entry->comm_bytes << " bytes\n";
 }
 
 LogicalResult compile(const Options &options, TimingScope &timing) {
@@ -170,6 +199,8 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   }
   if (failed(check(options, output)))
     return failure();
+  if (options.context < 0)
+    return invalidArgument("--context " + Twine(options.context) + ": take 1 or more, or leave it out");
 
   DialectRegistry registry;
   registry.insert<helix::HelixDialect, helix::plan::PlanDialect>();
@@ -180,7 +211,13 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   helix::PipelineOptions pipeline;
   pipeline.shard = {options.ranks, options.kvp,         options.tpa,     options.ep,
                     options.tpf,   options.kvReplicate, options.ffnRanks};
+  FailureOr<int64_t> hopb = chunksOf(options.hopb), splitReduce = chunksOf(options.splitReduce);
+  if (failed(hopb) || failed(splitReduce))
+    return failure();
+  pipeline.hopb = {*hopb, options.hardware, options.context};
+  pipeline.splitReduce = {*splitReduce, options.hardware};
   pipeline.codegen = {options.target, options.cpuFeatures};
+  pipeline.schedule = {options.overlap || *hopb != 1 || *splitReduce != 1, options.hardware, options.context};
 
   OwningOpRef<ModuleOp> module;
   {

@@ -352,3 +352,38 @@ func.func @transposed_shape() {
   %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 96 : i64, stored = tensor<4x6xf32>, transposed} : tensor<4x6xf32>
   return
 }
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+func.func @chunk_outside(%q: tensor<4x1x2x4xf32>, %past: tensor<4xi32>, %c: !kv) {
+  // expected-error @below {{sequences from 3 on, 2 of them, must lie within the 4 of q and be the 2 of the result}}
+  %a = helix.partial_attention %q, %c, %past, %past {scale = 0.5 : f64, sequences = array<i64: 3, 2>} : tensor<4x1x2x4xf32>, !kv, tensor<4xi32> -> !helix.partial<tensor<2x1x2x4xf32>, lse, [kvp]>
+  return
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+func.func @chunk_result(%q: tensor<4x1x2x4xf32>, %past: tensor<4xi32>, %c: !kv) {
+  // expected-error @below {{sequences from 0 on, 2 of them, must lie within the 4 of q and be the 4 of the result}}
+  %a = helix.partial_attention %q, %c, %past, %past {scale = 0.5 : f64, sequences = array<i64: 0, 2>} : tensor<4x1x2x4xf32>, !kv, tensor<4xi32> -> !helix.partial<tensor<4x1x2x4xf32>, lse, [kvp]>
+  return
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+func.func @chunk_pair(%q: tensor<4x1x2x4xf32>, %past: tensor<4xi32>, %c: !kv) {
+  // expected-error @below {{query_tokens must be (first, count)}}
+  %a = helix.partial_attention %q, %c, %past, %past {scale = 0.5 : f64, query_tokens = array<i64: 0>} : tensor<4x1x2x4xf32>, !kv, tensor<4xi32> -> !helix.partial<tensor<4x1x2x4xf32>, lse, [kvp]>
+  return
+}
+
+// -----
+
+func.func @chunks_differ(%a: !helix.stacked<kvp, tensor<2x1x2x1x5xf32>>, %b: !helix.stacked<kvp, tensor<2x2x1x1x5xf32>>) {
+  // expected-error @below {{chunks must differ in the batch or in the query tokens alone}}
+  %y = helix.merge_attention %a, %b : !helix.stacked<kvp, tensor<2x1x2x1x5xf32>>, !helix.stacked<kvp, tensor<2x2x1x1x5xf32>> -> tensor<3x3x1x4xf32>
+  return
+}

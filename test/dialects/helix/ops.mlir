@@ -52,6 +52,11 @@ func.func @layer(%ids: tensor<1x1xi64>, %table: tensor<3x8xbf16>, %w: tensor<8x8
     %t = helix.all_to_all %p : !helix.partial<tensor<1x1x2x4xf32>, lse, [kvp]> -> !helix.stacked<kvp, tensor<2x1x1x1x5xf32>>
     // CHECK: helix.merge_attention {{.*}} -> tensor<1x1x1x4xf32>
     %m = helix.merge_attention %t : !helix.stacked<kvp, tensor<2x1x1x1x5xf32>> -> tensor<1x1x1x4xf32>
+    // CHECK: helix.partial_attention {{.*}} {query_tokens = array<i64: 0, 1>, scale = 5.000000e-01 : f64, sequences = array<i64: 0, 1>}
+    %p1 = helix.partial_attention %q, %c1, %past, %q_len {scale = 0.5 : f64, sequences = array<i64: 0, 1>, query_tokens = array<i64: 0, 1>} : tensor<1x1x2x4xf32>, !kv, tensor<1xi32> -> !helix.partial<tensor<1x1x2x4xf32>, lse, [kvp]>
+    %t1 = helix.all_to_all %p1 : !helix.partial<tensor<1x1x2x4xf32>, lse, [kvp]> -> !helix.stacked<kvp, tensor<2x1x1x1x5xf32>>
+    // CHECK: helix.merge_attention %{{.*}}, %{{.*}} : {{.*}} -> tensor<2x1x1x4xf32>
+    %m1 = helix.merge_attention %t1, %t1 : !helix.stacked<kvp, tensor<2x1x1x1x5xf32>>, !helix.stacked<kvp, tensor<2x1x1x1x5xf32>> -> tensor<2x1x1x4xf32>
     // CHECK: helix.yield
     helix.yield %m, %c1 : tensor<1x1x1x4xf32>, !kv
   } : tensor<1x1x1x4xf32>, !kv

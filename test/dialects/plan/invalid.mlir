@@ -181,3 +181,101 @@ plan.entry @decode <decode, batch = 1, tokens = 1, logits = last> (%ids: tensor<
   %y = plan.all_reduce %x over <n> {peers = 2 : i64} : (tensor<3xf32>) -> tensor<4xf32>
   plan.return %y : tensor<4xf32>
 }
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{sequences from 3 on, 2 of them, must lie within 4}}
+  %p = plan.partial_attention %q, %kv, %past, %q_len {batch = 4 : i64, tokens = 1 : i64, heads = 1 : i64, padded_heads = 2 : i64, scale = 0.5 : f64, sequences = array<i64: 3, 2>}
+      : (tensor<4x1x1x4xf32>, !kv, tensor<4xi32>, tensor<4xi32>) -> tensor<2x2x1x1x5xf32>
+  plan.return %p : tensor<2x2x1x1x5xf32>
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{sequences and query_tokens must be (first, count)}}
+  %p = plan.partial_attention %q, %kv, %past, %q_len {batch = 4 : i64, tokens = 1 : i64, heads = 1 : i64, padded_heads = 2 : i64, scale = 0.5 : f64, sequences = array<i64: 3>}
+      : (tensor<4x1x1x4xf32>, !kv, tensor<4xi32>, tensor<4xi32>) -> tensor<2x2x1x1x5xf32>
+  plan.return %p : tensor<2x2x1x1x5xf32>
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{result must have 2 * 1 * 2 * 5 elements}}
+  %p = plan.partial_attention %q, %kv, %past, %q_len {batch = 4 : i64, tokens = 1 : i64, heads = 1 : i64, padded_heads = 2 : i64, scale = 0.5 : f64, sequences = array<i64: 2, 2>}
+      : (tensor<4x1x1x4xf32>, !kv, tensor<4xi32>, tensor<4xi32>) -> tensor<2x4x1x1x5xf32>
+  plan.return %p : tensor<2x4x1x1x5xf32>
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{has 2 operands of sizes 1, 2, which must make up 4}}
+  %p = plan.merge_attention %q, %q {peers = 2 : i64, batch = 4 : i64, tokens = 1 : i64, heads = 1 : i64, value_dim = 1 : i64, batch_chunks = array<i64: 1, 2>}
+      : (tensor<4x1x1x4xf32>, tensor<4x1x1x4xf32>) -> tensor<4x1x1x1xf32>
+  plan.return %p : tensor<4x1x1x1xf32>
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{has chunks of the batch or of the query tokens, not of both}}
+  %p = plan.merge_attention %q {peers = 2 : i64, batch = 4 : i64, tokens = 1 : i64, heads = 1 : i64, value_dim = 1 : i64, batch_chunks = array<i64: 4>, token_chunks = array<i64: 1>}
+      : (tensor<4x1x1x4xf32>) -> tensor<4x1x1x1xf32>
+  plan.return %p : tensor<4x1x1x1xf32>
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{part must have 4 * 3 elements}}
+  %p = plan.concat %q, %q {rows = 4 : i64, widths = array<i64: 3, 5>} : (tensor<4x1x1x4xf32>, tensor<4x1x1x4xf32>) -> tensor<4x8xf32>
+  plan.return %p : tensor<4x8xf32>
+}
+
+// -----
+
+!kv = !helix.kv<slots = 4, heads = 1, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 2, capacity = 16>
+plan.image @image triple "t" features "f" {code = dense<0> : tensor<4xi8>}
+plan.kernel @k in @image groups 1 buffers [64] {bytes = 1.0 : f64, flops = 1.0 : f64}
+plan.entry @decode <decode, batch = 4, tokens = 1, logits = last> (%ids: tensor<4x1xi64>, %past: tensor<4xi32>, %q_len: tensor<4xi32>, %kv: !kv) {
+  %q = plan.launch @k() : () -> tensor<4x1x1x4xf32>
+  // expected-error @below {{has 1 operands of sizes 4, 4, which must make up 8}}
+  %p = plan.concat %q {rows = 4 : i64, widths = array<i64: 4, 4>} : (tensor<4x1x1x4xf32>) -> tensor<4x8xf32>
+  plan.return %p : tensor<4x8xf32>
+}
+
+// -----
+
+plan.entry @decode <decode, batch = 1, tokens = 1, logits = last> (%ids: tensor<1x1xi64>, %past: tensor<1xi32>, %q_len: tensor<1xi32>) {
+  // expected-error @below {{has no results that could have places}}
+  plan.record {event = 0 : i64, places = [#plan.place<device, 0>]}
+  %x = plan.launch @k() : () -> tensor<1xf32>
+  plan.return %x : tensor<1xf32>
+}

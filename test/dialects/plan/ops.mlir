@@ -49,6 +49,18 @@ module {
     // CHECK: %[[M:.*]] = plan.merge_attention %[[S]] {batch = 1 : i64, heads = 1 : i64, peers = 2 : i64, tokens = 1 : i64, value_dim = 2 : i64}
     %m = plan.merge_attention %s {peers = 2 : i64, batch = 1 : i64, tokens = 1 : i64, heads = 1 : i64, value_dim = 2 : i64}
         : (tensor<2x1x1x1x3xf32>) -> tensor<1x1x1x2xf32>
+    // CHECK: plan.partial_attention {{.*}}query_tokens = array<i64: 0, 1>, scale = 5.000000e-01 : f64, sequences = array<i64: 0, 1>
+    %p1 = plan.partial_attention %q, %kv1, %past, %q_len {batch = 1 : i64, tokens = 1 : i64, heads = 1 : i64, padded_heads = 2 : i64, scale = 0.5 : f64, sequences = array<i64: 0, 1>, query_tokens = array<i64: 0, 1>}
+        : (tensor<1x1x4xf32>, !kv, tensor<1xi32>, tensor<1xi32>) -> tensor<2x1x1x1x3xf32>
+    // CHECK: plan.merge_attention %[[S]], %[[S]] {batch = 2 : i64, batch_chunks = array<i64: 1, 1>,
+    %m2 = plan.merge_attention %s, %s {peers = 2 : i64, batch = 2 : i64, tokens = 1 : i64, heads = 1 : i64, value_dim = 2 : i64, batch_chunks = array<i64: 1, 1>}
+        : (tensor<2x1x1x1x3xf32>, tensor<2x1x1x1x3xf32>) -> tensor<2x1x1x2xf32>
+    // CHECK: plan.concat %[[Q]], %{{.*}} {rows = 1 : i64, widths = array<i64: 4, 2>} : (tensor<1x1x4xf32>, tensor<1x1x2xf32>) -> tensor<1x6xf32>
+    %j = plan.concat %q, %v {rows = 1 : i64, widths = array<i64: 4, 2>} : (tensor<1x1x4xf32>, tensor<1x1x2xf32>) -> tensor<1x6xf32>
+    // CHECK: plan.record {event = 0 : i64, stream = 0 : i64}
+    plan.record {event = 0 : i64, stream = 0 : i64}
+    // CHECK: plan.wait {event = 0 : i64, stream = 1 : i64}
+    plan.wait {event = 0 : i64, stream = 1 : i64}
     // CHECK: %[[L:.*]] = plan.last_token %[[M]], %[[QLEN]] {batch = 1 : i64, hidden = 2 : i64, tokens = 1 : i64}
     %l = plan.last_token %m, %q_len {batch = 1 : i64, tokens = 1 : i64, hidden = 2 : i64} : (tensor<1x1x1x2xf32>, tensor<1xi32>) -> tensor<1x1x2xf32>
     // CHECK: plan.return %[[L]] : tensor<1x1x2xf32>

@@ -64,7 +64,7 @@ void checkAttention(int64_t kvp, int64_t tpa) {
       %p = helix.partial_attention %q, %d, %past, %n {{scale = 0.5 : f64} : {2}, {3}, tensor<3xi32>
           -> !helix.partial<tensor<3x5x{8}x2xf32>, lse, [kvp]>
       %s = helix.all_to_all %p : <tensor<3x5x{8}x2xf32>, lse, [kvp]> -> <kvp, tensor<{5}x3x5x{7}x3xf32>>
-      %y = helix.merge_attention %s : <kvp, tensor<{5}x3x5x{7}x3xf32>> -> tensor<3x5x{7}x2xf32>
+      %y = helix.merge_attention %s : !helix.stacked<kvp, tensor<{5}x3x5x{7}x3xf32>> -> tensor<3x5x{7}x2xf32>
       return %y : tensor<3x5x{7}x2xf32> } })",
         signature, append, q, cache, tpa, kvp, tpa * kvp, perPeer, perPeer * kvp);
   Program program(text);
@@ -209,7 +209,7 @@ struct Part {
 std::vector<double> merged(const std::vector<Part> &parts) {
   Program program(
       llvm::formatv(R"(func.func @f(%s: !helix.stacked<kvp, tensor<{0}x1x1x1x3xf32>>) -> tensor<1x1x1x2xf32> {{
-    %y = helix.merge_attention %s : <kvp, tensor<{0}x1x1x1x3xf32>> -> tensor<1x1x1x2xf32>
+    %y = helix.merge_attention %s : !helix.stacked<kvp, tensor<{0}x1x1x1x3xf32>> -> tensor<1x1x1x2xf32>
     return %y : tensor<1x1x1x2xf32> })",
                     parts.size())
           .str());

@@ -43,20 +43,23 @@ OwningOpRef<ModuleOp> partitioned(ModuleOp module, const Mesh &mesh) {
 double roundingOf(const ProgramShape &shape) { return shape.activation.starts_with("gelu") ? 1e-6 : 1e-12; }
 
 /// After each pass, the module still computes what it did at first.
-void checkPasses(ModuleOp module, const ProgramShape &shape, const Mesh &mesh, StringRef directory, uint64_t seed) {
+void checkPasses(ModuleOp module, const ProgramShape &shape, const Mesh &mesh, StringRef directory, uint64_t seed,
+                 int64_t chunks) {
   OwningOpRef<ModuleOp> changed(module.clone()), reference(module.clone());
   std::pair<const char *, std::unique_ptr<Pass>> passes[] = {{"raise", createRaise()},
                                                              {"shard", shardPass(mesh)},
                                                              {"partition", createPartition()},
+                                                             {"hopb", createHopb({chunks, "cpu", 0})},
                                                              {"flatten", createFlatten()},
-                                                             {"fuse", createFuse()}};
+                                                             {"fuse", createFuse()},
+                                                             {"split-reduce", createSplitReduce({chunks, "cpu"})}};
   for (auto &[name, pass] : passes) {
     ASSERT_TRUE(succeeded(run(*changed, std::move(pass)))) << name;
     double error = maxRelativeError(*reference, *changed, directory, seed);
     bool rounds = name == StringRef("raise") || name == StringRef("fuse");
     ASSERT_GE(error, 0) << "cannot run after " << name;
     ASSERT_LE(error, rounds ? roundingOf(shape) : 1e-12) << "after " << name;
-    if (name == StringRef("raise"))
+    if (rounds)
       reference = changed->clone();
   }
 }
@@ -69,7 +72,8 @@ void checkPipelines(ModuleOp module, const ProgramShape &shape, const Mesh &mesh
   options.shard.tpa = mesh.tpa;
   PassManager manager(module.getContext());
   buildModelPhase(manager, options);
-  buildSpmdPhase(manager);
+  options.hopb.chunks = options.splitReduce.chunks = 3;
+  buildSpmdPhase(manager, options);
   ASSERT_TRUE(succeeded(manager.run(*changed)));
   double error = maxRelativeError(module, *changed, directory, seed);
   ASSERT_GE(error, 0);
@@ -89,7 +93,7 @@ TEST(Passes, KeepTheMeaningOfRandomPrograms) {
     auto context = makeContext();
     OwningOpRef<ModuleOp> module = makeProgram(*context, shape, random, directory.path());
     ASSERT_TRUE(module);
-    checkPasses(*module, shape, mesh, directory.path(), seed);
+    checkPasses(*module, shape, mesh, directory.path(), seed, /*chunks=*/seed % 5);
     checkPipelines(*module, shape, mesh, directory.path(), seed);
     if (HasFatalFailure())
       return;
@@ -120,7 +124,7 @@ TEST_P(Meshes, ComputeWhatTheModelDoes) {
   auto context = makeContext();
   OwningOpRef<ModuleOp> module = makeProgram(*context, oddShape(), random, directory.path());
   ASSERT_TRUE(module);
-  checkPasses(*module, oddShape(), GetParam(), directory.path(), 5);
+  checkPasses(*module, oddShape(), GetParam(), directory.path(), 5, /*chunks=*/3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Program, Meshes,
