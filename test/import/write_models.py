@@ -139,7 +139,7 @@ for _index, _name in [(10, "attention_bias"), (11, "head_sink"), (12, "k_scale")
 
 @case("operands")
 def skip_bias(d):
-    d["n1"].input.append("norm0")
+    d["n1"].input.append("x0")
 
 
 @case("operands")
@@ -304,6 +304,7 @@ def unbroadcastable(d):
 @case("lengths")
 def unknown_width(d):
     d.node("Shape", ["past.0.key"], ["past_shape"])
+    d.node("Add", ["past_shape", "one"], ["sizes"])
 
 
 # Shapes and caches.
@@ -336,7 +337,7 @@ def addition(d):
 
 @case("shapes")
 def bias(d):
-    d.weights["bias"] = np.ones(HIDDEN, np.float32)
+    d.weights["bias"] = np.ones(HIDDEN + 1, np.float32)
     d.node("Add", ["n2", "bias"], ["biased"])
 
 

@@ -86,6 +86,8 @@ struct Options {
 
   cl::opt<std::string> dumpDir{"dump-dir", cl::value_desc("directory"), cl::cat(category),
                                cl::desc("Write the IR after each stage there, as numbered files")};
+  cl::opt<bool> explainImport{"explain-import", cl::cat(category),
+                              cl::desc("Say what was raised from which nodes, and what was taken as it is")};
   cl::opt<std::string> weightsRoot{"weights-root", cl::value_desc("directory"), cl::cat(category),
                                    cl::desc("Where external data may lie besides the model's directory")};
 };
@@ -165,6 +167,7 @@ helix::ImportOptions importOptions(const Options &options, StringRef output) {
   import.weightDtype = options.weightDtype;
   import.kvDtype = options.kvDtype;
   import.weightsRoot = options.weightsRoot;
+  import.explanation = options.explainImport ? &llvm::errs() : nullptr;
   SmallString<256> beside(output);
   llvm::sys::path::replace_extension(beside, "safetensors");
   import.inlineWeightsPath = beside.str();

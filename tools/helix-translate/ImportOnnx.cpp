@@ -41,6 +41,8 @@ cl::opt<std::string> weightsRoot("weights-root", cl::value_desc("directory"), ca
                                  cl::desc("Where external data may lie besides the model's directory"));
 cl::opt<std::string> inlineWeights("inline-weights", cl::value_desc("file.safetensors"), category(),
                                    cl::desc("Where to put weights whose bytes are inside the protobuf"));
+cl::opt<bool> explainImport("explain-import", category(),
+                            cl::desc("Say on stderr what was raised from which nodes, and what was taken as it is"));
 
 } // namespace
 
@@ -61,6 +63,7 @@ LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef output
   options.kvDtype = kvDtype;
   options.weightsRoot = weightsRoot;
   options.inlineWeightsPath = inlineWeights;
+  options.explanation = explainImport ? &llvm::errs() : nullptr;
   OwningOpRef<ModuleOp> module = importOnnx(context, input, options);
   if (!module)
     return failure();

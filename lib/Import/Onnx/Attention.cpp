@@ -1,6 +1,7 @@
 //===- Attention.cpp - GroupQueryAttention ---------------------------------===//
 #include "lib/Import/Onnx/Attributes.h"
-#include "lib/Import/Onnx/Entry.h"
+#include "lib/Import/Onnx/Caches.h"
+#include "lib/Import/Onnx/Mix.h"
 
 #include <cmath>
 
@@ -96,12 +97,11 @@ LogicalResult checkLengths(Entry &entry, const onnx::NodeProto &node) {
 /// q, k and v [batch, tokens, heads, dim]; taken out of operand 0 where it packs the three.
 LogicalResult splitHeads(Entry &entry, const onnx::NodeProto &node, Heads &heads, Value (&parts)[3]) {
   OpBuilder &b = entry.builder;
-  FailureOr<Value> q = activation(entry, node, kQ);
+  FailureOr<View> q = viewOf(entry, node, kQ);
   if (failed(q))
     return failure();
-  parts[0] = *q;
   bool packed = !operand(entry, node, kK) && !operand(entry, node, kV);
-  ArrayRef<int64_t> shape = typeOf(*q).getShape();
+  SmallVector<int64_t> shape = q->shape();
   // Sums of head counts cannot overflow: both are at most the width, or the division below is not exact.
   int64_t width = shape.back();
   if (shape.size() != 3 || heads.query > width || heads.kv > width)
@@ -114,109 +114,53 @@ LogicalResult splitHeads(Entry &entry, const onnx::NodeProto &node, Heads &heads
            << (packed ? " heads (queries, keys and values packed)" : " heads");
   heads.dim = width / total;
 
+  FailureOr<Value> whole = packed ? activation(entry, node, kQ) : FailureOr<Value>(Value());
+  if (failed(whole))
+    return failure();
   const int64_t counts[3] = {heads.query, heads.kv, heads.kv};
   int64_t column = 0;
   for (int part = 0; part < 3; ++part) {
     SmallVector<int64_t> flat = {entry.batch(), entry.tokens, counts[part] * heads.dim};
-    auto flatType = RankedTensorType::get(flat, b.getF32Type());
+    View view;
     if (packed) {
       SmallVector<int64_t> offsets = {0, 0, column}, strides = {1, 1, 1};
-      parts[part] = tensor::ExtractSliceOp::create(b, entry.loc, flatType, *q, ValueRange(), ValueRange(), ValueRange(),
-                                                   offsets, flat, strides);
-    } else if (part > 0) {
-      FailureOr<Value> value = activation(entry, node, part);
-      if (failed(value))
+      auto type = RankedTensorType::get(flat, b.getF32Type());
+      view = identityView(tensor::ExtractSliceOp::create(b, entry.loc, type, *whole, ValueRange(), ValueRange(),
+                                                         ValueRange(), offsets, flat, strides));
+    } else {
+      FailureOr<View> given = viewOf(entry, node, part);
+      if (failed(given))
         return failure();
-      parts[part] = *value;
+      view = *given;
     }
-    if (parts[part].getType() != flatType)
+    if (view.shape() != flat)
       return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
-             << "operand " << part << " has shape " << shapeText(typeOf(parts[part]).getShape()) << ", but "
-             << counts[part] << " heads of " << heads.dim << " need " << shapeText(flat);
+             << "operand " << part << " has shape " << shapeText(view.shape()) << ", but " << counts[part]
+             << " heads of " << heads.dim << " need " << shapeText(flat);
     column += flat.back();
-    auto type = RankedTensorType::get({entry.batch(), entry.tokens, counts[part], heads.dim}, b.getF32Type());
-    SmallVector<ReassociationIndices> groups = {{0}, {1}, {2, 3}};
-    parts[part] = tensor::ExpandShapeOp::create(b, entry.loc, type, parts[part], groups);
+    std::optional<View> split = reshapeView(b, entry.loc, view, {entry.batch(), entry.tokens, counts[part], heads.dim});
+    std::optional<Value> value = split ? materialise(b, entry.loc, *split) : std::nullopt;
+    if (!value)
+      return nodeError(entry.context, node, ErrorCode::OrderUnsupported)
+             << "operand " << part << " cannot be split into heads without moving numbers";
+    parts[part] = *value;
   }
   return success();
 }
 
-/// The layer's cache, its argument given its type.
-FailureOr<Cache *> takeCache(Entry &entry, const onnx::NodeProto &node, const Heads &heads, int64_t context) {
-  const GraphValue *key = operand(entry, node, kPastK), *value = operand(entry, node, kPastV);
-  if (!key || key->kind != GraphValue::Kind::Past || key->part != 0) {
-    (void)operandError(entry, node, kPastK, "a model input with the keys of one layer");
-    return failure();
-  }
-  if (!value || value->kind != GraphValue::Kind::Past || value->part != 1 || value->cache != key->cache) {
-    (void)operandError(entry, node, kPastV, "a model input with the values of the same layer");
-    return failure();
-  }
-  Cache &cache = entry.caches[key->cache];
-  for (int part = 0; part < 2; ++part) {
-    ArrayRef<int64_t> dims = cache.dims[part];
-    if ((dims[1] != -1 && dims[1] != heads.kv) || (dims[3] != -1 && dims[3] != heads.dim)) {
-      nodeError(entry.context, node, ErrorCode::CacheMismatch)
-          << "has " << heads.kv << " KV heads of " << heads.dim << ", but the cache input " << quoted(cache.names[part])
-          << " has shape " << shapeText(dims) << " (-1 is dynamic)";
+/// The past inputs of the layer.
+LogicalResult takePasts(Entry &entry, const onnx::NodeProto &node, AttentionParts &parts) {
+  for (int index : {kPastK, kPastV}) {
+    const GraphValue *value = operand(entry, node, index);
+    if (!value || value->kind != GraphValue::Kind::Past)
+      return nodeError(entry.context, node, ErrorCode::CacheMismatch)
+             << "its past " << (index == kPastK ? "key " : "value ") << quoted(node.input(index))
+             << " must be an input of the model";
+    if (failed(checkGrowing(entry, value->cache)))
       return failure();
-    }
+    (index == kPastK ? parts.pastKey : parts.pastValue) = value->cache;
   }
-  const ImportOptions &options = entry.state.options;
-  int64_t capacity = (context + options.block - 1) / options.block * options.block;
-  // Keys and values of all slots must be countable in 63 bits of bytes.
-  int64_t bytes = 0;
-  if (__builtin_mul_overflow(heads.kv * heads.dim * 8, capacity, &bytes) ||
-      __builtin_mul_overflow(bytes, entry.batch(), &bytes)) {
-    nodeError(entry.context, node, ErrorCode::ImportOptionInvalid)
-        << "its cache for " << entry.batch() << " sequences of " << context
-        << " tokens is more than 2^63 bytes; lower --batch or --max-context";
-    return failure();
-  }
-  cache.argument.setType(KVType::get(entry.context, entry.batch(), heads.kv, heads.dim, heads.dim,
-                                     elementType(entry.context, options.kvDtype), options.block, /*kvp=*/1, capacity));
-  return &cache;
-}
-
-struct RotaryTables {
-  const StoredTensor *cos = nullptr, *sin = nullptr;
-};
-
-FailureOr<RotaryTables> rotaryTables(Entry &entry, const onnx::NodeProto &node, const Heads &heads) {
-  FailureOr<const StoredTensor *> cos = constant(entry, node, kCos), sin = constant(entry, node, kSin);
-  if (failed(cos) || failed(sin))
-    return failure();
-  if ((*cos)->shape.size() != 2 || (*cos)->shape != (*sin)->shape || 2 * (*cos)->shape[1] > heads.dim) {
-    nodeError(entry.context, node, ErrorCode::ShapeMismatch)
-        << "its rotary tables have shapes " << shapeText((*cos)->shape) << " and " << shapeText((*sin)->shape)
-        << "; both must be [positions, r] with 2 r at most the head size " << heads.dim;
-    return failure();
-  }
-  return RotaryTables{*cos, *sin};
-}
-
-/// Tokens per slot: the option, or the length of the rotary tables (none if null), which it must not exceed.
-FailureOr<int64_t> contextOf(Entry &entry, const onnx::NodeProto &node, const StoredTensor *cos) {
-  int64_t context = entry.state.options.maxContext;
-  if (cos && context > cos->shape[0]) {
-    nodeError(entry.context, node, ErrorCode::ContextTooLong)
-        << "its rotary tables have " << cos->shape[0] << " positions, but the longest context is to be " << context
-        << "; lower --max-context or export the model with a longer one";
-    return failure();
-  }
-  if (context == 0 && cos)
-    context = cos->shape[0];
-  if (context == 0) {
-    nodeError(entry.context, node, ErrorCode::ImportOptionInvalid)
-        << "the model has no rotary tables that would state its longest context; give --max-context";
-    return failure();
-  }
-  if (context < entry.tokens) {
-    nodeError(entry.context, node, ErrorCode::ImportOptionInvalid)
-        << "a prefill chunk of " << entry.tokens << " tokens does not fit a context of " << context;
-    return failure();
-  }
-  return context;
+  return success();
 }
 
 } // namespace
@@ -230,36 +174,32 @@ LogicalResult importGroupQueryAttention(Entry &entry, const onnx::NodeProto &nod
   if (failed(splitHeads(entry, node, gqa->heads, parts)))
     return failure();
 
-  OpBuilder &b = entry.builder;
-  RotaryTables tables;
+  AttentionParts call{.scale = gqa->scale != 0 ? gqa->scale : 1.0 / std::sqrt(static_cast<double>(gqa->heads.dim))};
   if (gqa->rotary) {
-    FailureOr<RotaryTables> found = rotaryTables(entry, node, gqa->heads);
-    if (failed(found))
+    FailureOr<const StoredTensor *> cos = constant(entry, node, kCos), sin = constant(entry, node, kSin);
+    if (failed(cos) || failed(sin))
       return failure();
-    tables = *found;
+    for (Value &x : MutableArrayRef<Value>(parts).take_front(2)) {
+      FailureOr<Value> rotated = rotate(entry, node, x, **cos, **sin, gqa->interleaved);
+      if (failed(rotated))
+        return failure();
+      x = *rotated;
+    }
+    call.positions = (*cos)->shape[0];
   }
-  FailureOr<int64_t> context = contextOf(entry, node, tables.cos);
-  if (failed(context))
+  if (failed(takePasts(entry, node, call)))
     return failure();
-  FailureOr<Cache *> cache = takeCache(entry, node, gqa->heads, *context);
-  if (failed(cache))
+  call.q = parts[0];
+  call.k = parts[1];
+  call.v = parts[2];
+  FailureOr<AttentionResult> attention = makeAttention(entry, node, call);
+  if (failed(attention))
     return failure();
-  if (gqa->rotary) {
-    Value cos = weightOf(entry, *tables.cos, Dtype::F32), sin = weightOf(entry, *tables.sin, Dtype::F32);
-    for (Value &x : MutableArrayRef<Value>(parts).take_front(2))
-      x = RopeOp::create(b, entry.loc, x, cos, sin, entry.past, gqa->interleaved);
-  }
-  (*cache)->newest = KVAppendOp::create(b, entry.loc, (*cache)->newest.getType(), parts[1], parts[2], entry.past,
-                                        entry.qLen, (*cache)->newest);
-  double scale = gqa->scale != 0 ? gqa->scale : 1.0 / std::sqrt(static_cast<double>(gqa->heads.dim));
-  Value attention = AttentionOp::create(b, entry.loc, parts[0].getType(), parts[0], (*cache)->newest, entry.past,
-                                        entry.qLen, b.getF64FloatAttr(scale));
-  auto type = RankedTensorType::get({entry.batch(), entry.tokens, gqa->heads.query * gqa->heads.dim}, b.getF32Type());
-  SmallVector<ReassociationIndices> groups = {{0}, {1}, {2, 3}};
-  defineTensor(entry, node, 0, tensor::CollapseShapeOp::create(b, entry.loc, type, attention, groups));
-  unsigned number = *cache - entry.caches.data();
-  define(entry, node, 1, {.kind = GraphValue::Kind::Present, .cache = number, .part = 0});
-  define(entry, node, 2, {.kind = GraphValue::Kind::Present, .cache = number, .part = 1});
+  View joined = identityView(attention->value);
+  joined.groups = {{0}, {1}, {2, 3}};
+  defineView(entry, node, 0, std::move(joined));
+  define(entry, node, 1, {.kind = GraphValue::Kind::Present, .cache = attention->cache, .part = 0});
+  define(entry, node, 2, {.kind = GraphValue::Kind::Present, .cache = attention->cache, .part = 1});
   return success();
 }
 

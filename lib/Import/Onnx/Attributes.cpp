@@ -53,6 +53,11 @@ double Attributes::real(StringRef name, double fallback) {
   return attribute ? attribute->f() : fallback;
 }
 
+std::string Attributes::text(StringRef name, StringRef fallback) {
+  const onnx::AttributeProto *attribute = take(name, onnx::AttributeProto::STRING);
+  return attribute ? attribute->s() : fallback.str();
+}
+
 std::optional<SmallVector<int64_t>> Attributes::integers(StringRef name) {
   const onnx::AttributeProto *attribute = take(name, onnx::AttributeProto::INTS);
   if (!attribute)

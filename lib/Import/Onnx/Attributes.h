@@ -21,6 +21,7 @@ public:
   /// An integer that must be there.
   int64_t required(llvm::StringRef name);
   double real(llvm::StringRef name, double fallback);
+  std::string text(llvm::StringRef name, llvm::StringRef fallback);
   std::optional<llvm::SmallVector<int64_t>> integers(llvm::StringRef name);
   std::optional<llvm::SmallVector<double>> reals(llvm::StringRef name);
   const onnx::TensorProto *tensor(llvm::StringRef name);

@@ -16,6 +16,10 @@ struct Cached {
   unsigned past = 0;
   /// The new tokens' [batch, tokens, heads, width].
   mlir::Value fresh = {};
+  /// What was joined or scattered, by which a graph's output is told to be this cache; and as it was seen, where heads
+  /// and width are not told apart yet.
+  mlir::Value origin = {};
+  View flat = {};
   LinearInt sizes[5] = {};
   Groups groups = {};
   double scale = 1;
@@ -25,10 +29,11 @@ struct Cached {
 
 /// Products of queries and keys on their way to the softmax and beyond.
 struct Scores {
-  enum class Stage { Raw, Capped, Masked, Soft };
+  enum class Stage { Raw, Capped, Masked, Soft, IsNan };
   Stage stage = Stage::Raw;
   /// [batch, tokens, heads, width].
   mlir::Value q = {};
+  /// Their own scale included; behind a softcap the scale within it is scale / softcap.
   Cached key = {};
   double scale = 1, softcap = 0;
   std::vector<Grid> masks = {};
@@ -45,6 +50,9 @@ struct AttentionParts {
   /// Positions for which the model has tables; 0 if it does not say.
   int64_t positions = 0;
 };
+
+/// An error unless the past input grows with the sequence: [batch, KV heads, dynamic, head size].
+mlir::LogicalResult checkGrowing(Entry &entry, unsigned past);
 
 /// The new tokens of a past input with their heads apart, joined with it.
 mlir::FailureOr<Cached> joinPast(Entry &entry, const onnx::NodeProto &node, unsigned past, mlir::Value fresh);
@@ -70,8 +78,16 @@ mlir::FailureOr<int64_t> windowOf(Entry &entry, const onnx::NodeProto &node, llv
 /// The mask of a causal op without one of its own: key j of S is seen by query i of T where j - i <= offset.
 Grid causalMask(Entry &entry, const LinearInt &offset);
 
-/// x [batch, tokens, heads * width] with the heads apart.
-mlir::FailureOr<mlir::Value> headsOf(Entry &entry, const onnx::NodeProto &node, const View &view, int64_t heads);
+/// Whether each dimension that the graph sees is made of these axes, those of size 1 aside.
+bool hasForm(const Cached &cached, llvm::ArrayRef<llvm::SmallVector<unsigned, 3>> form);
+
+/// Reshape, Transpose, Unsqueeze, Squeeze, Expand and Concat where keys and values are concerned.
+bool isOfCaches(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importOnCaches(Entry &entry, const onnx::NodeProto &node);
+
+/// What decomposed attention does with the products of queries and keys.
+bool isOfScores(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importOnScores(Entry &entry, const onnx::NodeProto &node);
 
 } // namespace helix::onnximport
 

@@ -30,31 +30,40 @@ FailureOr<APFloat> scalarOf(Entry &entry, const StoredTensor &stored) {
   return value;
 }
 
-/// Operand `index` as a tensor of `type`, where a constant of one element is repeated.
-FailureOr<Value> broadcastOperand(Entry &entry, const onnx::NodeProto &node, int index, RankedTensorType type) {
-  auto shapeError = [&](ArrayRef<int64_t> shape) {
-    nodeError(entry.context, node, ErrorCode::ShapeMismatch)
-        << "operand " << index << ' ' << quoted(node.input(index)) << " has shape " << shapeText(shape)
-        << " and the other " << shapeText(type.getShape())
-        << "; shapes must be equal, or one operand a constant of one element";
-    return failure();
-  };
+/// The constants of one element that ops are written with.
+Value number(Entry &entry, RankedTensorType type, double value) {
+  return splat(entry, type, APFloat(static_cast<float>(value)));
+}
+
+/// x / (1 + exp(-scale x)) but for the x: 1 / (1 + exp(-x)) is the one form of a sigmoid at model level, which
+/// helix-raise knows.
+Value sigmoid(Entry &entry, Value x) {
+  OpBuilder &b = entry.builder;
+  Value one = splat(entry, typeOf(x), APFloat(1.0f));
+  Value negated = arith::NegFOp::create(b, entry.loc, x);
+  Value exponential = math::ExpOp::create(b, entry.loc, negated);
+  Value denominator = arith::AddFOp::create(b, entry.loc, exponential, one);
+  return arith::DivFOp::create(b, entry.loc, one, denominator);
+}
+
+/// A constant of one element; nothing if the operand is no constant. An error for one of more elements.
+FailureOr<std::optional<APFloat>> scalarOperand(Entry &entry, const onnx::NodeProto &node, int index,
+                                                ArrayRef<int64_t> other) {
   const GraphValue *value = operand(entry, node, index);
-  if (value && value->kind == GraphValue::Kind::Weight && value->weight->floatType(entry.context)) {
-    const StoredTensor &stored = *value->weight;
-    if (stored.elements != 1 || stored.shape.size() > static_cast<size_t>(type.getRank()))
-      return shapeError(stored.shape);
-    FailureOr<APFloat> scalar = scalarOf(entry, stored);
-    if (failed(scalar))
-      return failure();
-    return splat(entry, type, *scalar);
-  }
-  FailureOr<Value> tensor = activation(entry, node, index);
-  if (failed(tensor))
+  if (!value || value->kind != GraphValue::Kind::Weight || !value->weight->floatType(entry.context))
+    return std::optional<APFloat>();
+  const StoredTensor &stored = *value->weight;
+  if (stored.elements != 1 || stored.shape.size() > other.size()) {
+    nodeError(entry.context, node, ErrorCode::ShapeMismatch)
+        << "operand " << index << ' ' << quoted(node.input(index)) << " has shape " << shapeText(stored.shape)
+        << " and the other " << shapeText(other)
+        << "; shapes must be equal, or one operand a constant of one element or of the last dimension";
     return failure();
-  if (tensor->getType() != type)
-    return shapeError(typeOf(*tensor).getShape());
-  return tensor;
+  }
+  FailureOr<APFloat> scalar = scalarOf(entry, stored);
+  if (failed(scalar))
+    return failure();
+  return std::optional<APFloat>(*scalar);
 }
 
 } // namespace
@@ -66,44 +75,143 @@ LogicalResult importBinary(Entry &entry, const onnx::NodeProto &node) {
     return failure();
   // The operand that is not a constant gives the shape.
   const GraphValue *first = operand(entry, node, 0);
-  FailureOr<Value> shaped = activation(entry, node, first && first->kind == GraphValue::Kind::Weight ? 1 : 0);
-  if (failed(shaped))
+  int shaped = first && first->kind == GraphValue::Kind::Weight ? 1 : 0, other = 1 - shaped;
+  FailureOr<View> view = viewOf(entry, node, shaped);
+  if (failed(view))
     return failure();
-  RankedTensorType type = typeOf(*shaped);
-  FailureOr<Value> lhs = broadcastOperand(entry, node, 0, type);
-  if (failed(lhs))
+  std::optional<Value> vector = broadcastVector(entry, node, other, *view);
+  FailureOr<std::optional<APFloat>> scalar = std::optional<APFloat>();
+  if (!vector)
+    scalar = scalarOperand(entry, node, other, view->shape());
+  if (failed(scalar))
     return failure();
-  FailureOr<Value> rhs = broadcastOperand(entry, node, 1, type);
-  if (failed(rhs))
-    return failure();
+  Value second;
+  if (vector) {
+    second = *vector;
+  } else if (*scalar) {
+    second = splat(entry, typeOf(view->value), **scalar);
+  } else {
+    FailureOr<View> another = viewOf(entry, node, other);
+    if (failed(another))
+      return failure();
+    if (!sameOrder(*view, *another)) {
+      FailureOr<Value> a = activation(entry, node, shaped), b = activation(entry, node, other);
+      if (failed(a) || failed(b))
+        return failure();
+      *view = identityView(*a);
+      *another = identityView(*b);
+    }
+    if (view->value.getType() != another->value.getType())
+      return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
+             << "operand " << other << ' ' << quoted(node.input(other)) << " has shape " << shapeText(another->shape())
+             << " and the other " << shapeText(view->shape())
+             << "; shapes must be equal, or one operand a constant of one element or of the last dimension";
+    second = another->value;
+  }
+  Value lhs = shaped == 0 ? view->value : second, rhs = shaped == 0 ? second : view->value;
   OpBuilder &b = entry.builder;
   StringRef op = node.op_type();
-  Value result;
   if (op == "Add")
-    result = arith::AddFOp::create(b, entry.loc, *lhs, *rhs);
+    view->value = arith::AddFOp::create(b, entry.loc, lhs, rhs);
   else if (op == "Sub")
-    result = arith::SubFOp::create(b, entry.loc, *lhs, *rhs);
+    view->value = arith::SubFOp::create(b, entry.loc, lhs, rhs);
   else if (op == "Mul")
-    result = arith::MulFOp::create(b, entry.loc, *lhs, *rhs);
+    view->value = arith::MulFOp::create(b, entry.loc, lhs, rhs);
   else
-    result = arith::DivFOp::create(b, entry.loc, *lhs, *rhs);
-  defineTensor(entry, node, 0, result);
+    view->value = arith::DivFOp::create(b, entry.loc, lhs, rhs);
+  defineView(entry, node, 0, std::move(*view));
   return success();
 }
 
-/// 1 / (1 + exp(-x)): the one form of a sigmoid at model level, which helix-raise knows.
 LogicalResult importSigmoid(Entry &entry, const onnx::NodeProto &node) {
   if (failed(Attributes(entry.context, node).finish()))
     return failure();
-  FailureOr<Value> x = activation(entry, node, 0);
-  if (failed(x))
+  FailureOr<View> view = viewOf(entry, node, 0);
+  if (failed(view))
+    return failure();
+  view->value = sigmoid(entry, view->value);
+  defineView(entry, node, 0, std::move(*view));
+  return success();
+}
+
+LogicalResult importUnary(Entry &entry, const onnx::NodeProto &node) {
+  if (failed(Attributes(entry.context, node).finish()))
+    return failure();
+  FailureOr<View> view = viewOf(entry, node, 0);
+  if (failed(view))
     return failure();
   OpBuilder &b = entry.builder;
-  Value one = splat(entry, typeOf(*x), APFloat(1.0f));
-  Value negated = arith::NegFOp::create(b, entry.loc, *x);
-  Value exponential = math::ExpOp::create(b, entry.loc, negated);
-  Value denominator = arith::AddFOp::create(b, entry.loc, exponential, one);
-  defineTensor(entry, node, 0, arith::DivFOp::create(b, entry.loc, one, denominator));
+  Value &x = view->value;
+  StringRef op = node.op_type();
+  if (op == "Erf")
+    x = math::ErfOp::create(b, entry.loc, x);
+  else if (op == "Exp")
+    x = math::ExpOp::create(b, entry.loc, x);
+  else if (op == "Neg")
+    x = arith::NegFOp::create(b, entry.loc, x);
+  else if (op == "Sqrt")
+    x = math::SqrtOp::create(b, entry.loc, x);
+  else if (op == "Tanh")
+    x = math::TanhOp::create(b, entry.loc, x);
+  else if (op == "Relu")
+    x = arith::MaximumFOp::create(b, entry.loc, x, number(entry, typeOf(x), 0));
+  else
+    x = arith::MulFOp::create(b, entry.loc, x, sigmoid(entry, x));
+  defineView(entry, node, 0, std::move(*view));
+  return success();
+}
+
+/// Gelu of ONNX and of com.microsoft, FastGelu: x/2 (1 + erf(x / sqrt 2)), or with tanh for an approximation.
+LogicalResult importGelu(Entry &entry, const onnx::NodeProto &node) {
+  Attributes attributes(entry.context, node);
+  bool isTanh = node.op_type() == "FastGelu";
+  if (node.domain() != "com.microsoft") {
+    std::string kind = attributes.text("approximate", "none");
+    isTanh = kind == "tanh";
+    if (!isTanh && kind != "none")
+      return nodeError(entry.context, node, ErrorCode::AttributeUnsupported)
+             << "attribute 'approximate' is " << quoted(kind) << "; known are 'none' and 'tanh'";
+  }
+  if (failed(attributes.finish()))
+    return failure();
+  FailureOr<View> view = viewOf(entry, node, 0);
+  if (failed(view))
+    return failure();
+  OpBuilder &b = entry.builder;
+  Location loc = entry.loc;
+  Value x = view->value, inner;
+  RankedTensorType type = typeOf(x);
+  if (isTanh) {
+    Value cube = arith::MulFOp::create(b, loc, arith::MulFOp::create(b, loc, x, x), x);
+    Value scaled = arith::MulFOp::create(b, loc, cube, number(entry, type, 0.044715));
+    Value sum = arith::AddFOp::create(b, loc, x, scaled);
+    constexpr double kRootOf2ByPi = 0.79788456080286535588;
+    inner = math::TanhOp::create(b, loc, arith::MulFOp::create(b, loc, sum, number(entry, type, kRootOf2ByPi)));
+  } else {
+    constexpr double kRootOfHalf = 0.70710678118654752440;
+    inner = math::ErfOp::create(b, loc, arith::MulFOp::create(b, loc, x, number(entry, type, kRootOfHalf)));
+  }
+  Value half = arith::MulFOp::create(b, loc, x, number(entry, type, 0.5));
+  Value gate = arith::AddFOp::create(b, loc, inner, number(entry, type, 1));
+  view->value = arith::MulFOp::create(b, loc, half, gate);
+  defineView(entry, node, 0, std::move(*view));
+  return success();
+}
+
+/// Swish of ONNX, QuickGelu of com.microsoft: x sigmoid(alpha x).
+LogicalResult importSwish(Entry &entry, const onnx::NodeProto &node) {
+  Attributes attributes(entry.context, node);
+  double alpha = attributes.real("alpha", node.op_type() == "Swish" ? 1 : 1.702f);
+  if (failed(attributes.finish()))
+    return failure();
+  FailureOr<View> view = viewOf(entry, node, 0);
+  if (failed(view))
+    return failure();
+  Value x = view->value, scaled = x;
+  if (alpha != 1)
+    scaled = arith::MulFOp::create(entry.builder, entry.loc, x, number(entry, typeOf(x), alpha));
+  view->value = arith::MulFOp::create(entry.builder, entry.loc, x, sigmoid(entry, scaled));
+  defineView(entry, node, 0, std::move(*view));
   return success();
 }
 
@@ -131,12 +239,15 @@ LogicalResult importCast(Entry &entry, const onnx::NodeProto &node) {
       return success();
     }
   }
+  bool isHalf = entry.half && (to == onnx::TensorProto::FLOAT16 || to == onnx::TensorProto::BFLOAT16);
   switch (value->kind) {
   case GraphValue::Kind::Tensor:
-    fine = to == onnx::TensorProto::FLOAT;
+  case GraphValue::Kind::Mix: // A model in half precision is computed in f32.
+    fine = to == onnx::TensorProto::FLOAT || isHalf;
     break;
   case GraphValue::Kind::Weight: // Widening is exact.
-    fine = value->weight->floatType(entry.context) && to == onnx::TensorProto::FLOAT;
+    fine = value->weight->floatType(entry.context) &&
+           (to == onnx::TensorProto::FLOAT || to == value->weight->proto->data_type());
     break;
   case GraphValue::Kind::Mask:
   case GraphValue::Kind::Positions:

@@ -15,6 +15,16 @@ StringRef kindText(GraphValue::Kind kind) {
   switch (kind) {
   case GraphValue::Kind::Tensor:
     return "a tensor of activations";
+  case GraphValue::Kind::Turned:
+    return "a constant, transposed";
+  case GraphValue::Kind::Mix:
+    return "a tensor of activations, rearranged";
+  case GraphValue::Kind::Norm:
+    return "activations in the middle of a norm";
+  case GraphValue::Kind::Cached:
+    return "keys or values of all tokens";
+  case GraphValue::Kind::Scores:
+    return "products of queries and keys";
   case GraphValue::Kind::Weight:
     return "a constant";
   case GraphValue::Kind::Grid:
@@ -56,7 +66,7 @@ FailureOr<IntTensor> readIntegers(Entry &entry, const StoredTensor &stored) {
 } // namespace
 
 const GraphValue *operand(Entry &entry, const onnx::NodeProto &node, int index) {
-  if (index >= node.input_size() || node.input(index).empty())
+  if (index < 0 || index >= node.input_size() || node.input(index).empty())
     return nullptr;
   auto found = entry.values.find(node.input(index));
   return found == entry.values.end() ? nullptr : &found->second;
@@ -72,13 +82,44 @@ LogicalResult operandError(Entry &entry, const onnx::NodeProto &node, int index,
   return diagnostic;
 }
 
-FailureOr<Value> activation(Entry &entry, const onnx::NodeProto &node, int index) {
+FailureOr<View> viewOf(Entry &entry, const onnx::NodeProto &node, int index) {
   const GraphValue *value = operand(entry, node, index);
+  if (value &&
+      llvm::is_contained({GraphValue::Kind::Mix, GraphValue::Kind::Norm, GraphValue::Kind::Table}, value->kind)) {
+    bool isMix = value->kind == GraphValue::Kind::Mix, isNorm = value->kind == GraphValue::Kind::Norm;
+    std::shared_ptr<const void> key = isMix    ? std::shared_ptr<const void>(value->mix)
+                                      : isNorm ? std::shared_ptr<const void>(value->norm)
+                                               : value->table;
+    auto known = entry.made.find(key);
+    if (known != entry.made.end())
+      return known->second;
+    FailureOr<View> view = isMix    ? viewOfMix(entry, node, index, *value->mix)
+                           : isNorm ? viewOfNorm(entry, node, index, *value->norm)
+                                    : viewOfTable(entry, node, index, value->table);
+    if (succeeded(view))
+      entry.made.emplace(key, *view);
+    return view;
+  }
   if (!value || value->kind != GraphValue::Kind::Tensor) {
     (void)operandError(entry, node, index, "a tensor of activations");
     return failure();
   }
-  return value->value;
+  return value->groups.empty() ? identityView(value->value) : View{value->value, value->groups};
+}
+
+FailureOr<Value> activation(Entry &entry, const onnx::NodeProto &node, int index) {
+  FailureOr<View> view = viewOf(entry, node, index);
+  if (failed(view))
+    return failure();
+  std::optional<Value> value = materialise(entry.builder, entry.loc, *view);
+  if (!value) {
+    nodeError(entry.context, node, ErrorCode::OrderUnsupported)
+        << "operand " << index << ' ' << quoted(node.input(index)) << " has shape " << shapeText(view->shape())
+        << ", for which " << shapeText(typeOf(view->value).getShape())
+        << " would have to be transposed; only the heads of attention can be";
+    return failure();
+  }
+  return *value;
 }
 
 FailureOr<const StoredTensor *> constant(Entry &entry, const onnx::NodeProto &node, int index) {
@@ -235,17 +276,43 @@ FailureOr<const StoredTensor *> makeConstant(Entry &entry, const onnx::NodeProto
   return storedOf(entry, tensor, name);
 }
 
-Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype) {
+FailureOr<IntTensor> reshapeSizes(Entry &entry, const onnx::NodeProto &node) {
+  FailureOr<IntTensor> sizes = integers(entry, node, 1);
+  bool allowsZero = llvm::any_of(node.attribute(), [](const auto &a) { return a.name() == "allowzero" && a.i() != 0; });
+  if (succeeded(sizes) && allowsZero && llvm::is_contained(sizes->elements, LinearInt{})) {
+    nodeError(entry.context, node, ErrorCode::ShapeMismatch) << "makes a tensor without elements";
+    return failure();
+  }
+  return sizes;
+}
+
+std::optional<Value> broadcastVector(Entry &entry, const onnx::NodeProto &node, int index, const View &view) {
+  const GraphValue *value = operand(entry, node, index);
+  RankedTensorType type = typeOf(view.value);
+  ArrayRef<unsigned> last = view.groups.back();
+  if (!value || value->kind != GraphValue::Kind::Weight || !value->weight->floatType(entry.context) ||
+      value->weight->shape.size() != 1 || last.size() != 1 || last[0] != type.getRank() - 1 ||
+      value->weight->elements != type.getShape().back())
+    return std::nullopt;
+  Value vector = weightOf(entry, *value->weight, Dtype::F32);
+  return Value(BroadcastOp::create(entry.builder, entry.loc, type, vector));
+}
+
+Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype, bool transposed) {
   Type element = elementType(entry.context, dtype);
-  Value &known = entry.weights[{&stored, static_cast<int>(dtype)}];
+  Value &known = entry.weights[{&stored, 2 * static_cast<int>(dtype) + transposed}];
   if (known)
     return known;
   OpBuilder &b = entry.builder;
-  auto type = RankedTensorType::get(stored.shape, element);
+  SmallVector<int64_t> shape(stored.shape);
+  if (transposed)
+    std::swap(shape[0], shape[1]);
+  auto type = RankedTensorType::get(shape, element);
   auto storedType = RankedTensorType::get(stored.shape, stored.floatType(entry.context));
   auto op = WeightOp::create(b, entry.loc, type, b.getStringAttr(stored.name), b.getStringAttr(stored.file),
                              b.getI64IntegerAttr(stored.offset), b.getI64IntegerAttr(stored.bytes),
-                             TypeAttr::get(storedType), DenseI64ArrayAttr(), DenseI64ArrayAttr(), ArrayAttr());
+                             TypeAttr::get(storedType), DenseI64ArrayAttr(), DenseI64ArrayAttr(), ArrayAttr(),
+                             transposed ? b.getUnitAttr() : UnitAttr());
   if (!stored.isExternal())
     entry.state.inlineWeights.emplace_back(op, &stored);
   return known = op;
@@ -258,6 +325,10 @@ void define(Entry &entry, const onnx::NodeProto &node, int index, GraphValue val
 
 void defineTensor(Entry &entry, const onnx::NodeProto &node, int index, Value value) {
   define(entry, node, index, {.kind = GraphValue::Kind::Tensor, .value = value});
+}
+
+void defineView(Entry &entry, const onnx::NodeProto &node, int index, View view) {
+  define(entry, node, index, {.kind = GraphValue::Kind::Tensor, .value = view.value, .groups = std::move(view.groups)});
 }
 
 void defineInts(Entry &entry, const onnx::NodeProto &node, int index, IntTensor ints) {

@@ -5,10 +5,12 @@
 #include "dialects/Helix/Helix.h"
 #include "lib/Import/Onnx/Dense.h"
 #include "lib/Import/Onnx/Diagnostics.h"
+#include "lib/Import/Onnx/Explain.h"
 #include "lib/Import/Onnx/Grid.h"
 #include "lib/Import/Onnx/Integers.h"
 #include "lib/Import/Onnx/Model.h"
 #include "lib/Import/Onnx/Onnx.h"
+#include "lib/Import/Onnx/Views.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 
@@ -28,38 +30,69 @@ struct Table {
   std::function<std::optional<Dense>(int64_t position)> row = {};
   /// The constant whose rows these are, as they are stored, if that is all there is to it.
   const StoredTensor *stored = nullptr;
+  /// Ops between it and what it is computed from.
+  int64_t depth = 0;
   /// Positions that the constants behind it have; none if they do not say.
   std::optional<int64_t> positions = {};
 };
 
+struct Cached;
+struct Mix;
+struct Norm;
+struct Scores;
+
 /// What a name of the graph stands for.
 struct GraphValue {
   enum class Kind {
-    Tensor,    ///< activations, in `value`
+    Tensor,    ///< activations, in `value` as `groups` shows it
+    Mix,       ///< activations whose last dimension is rearranged and combined with tables, in `mix`
+    Norm,      ///< activations on their way through a norm, in `norm`
+    Cached,    ///< keys or values of all tokens, in `cached`
+    Scores,    ///< products of queries and keys, in `scores`
     Weight,    ///< a constant, in `weight`
+    Turned,    ///< a constant of two dimensions, transposed, in `weight` as it is stored
     Grid,      ///< integers, truths or numbers as formulas, in `grid`
     Table,     ///< numbers that depend on a token's position alone, in `table`
     Ints,      ///< integers known from the shapes and lengths, in `ints`
     Ids,       ///< input_ids, in `value`
     Mask,      ///< attention_mask, of the plain form: past[b] + q_len[b] ones, then zeros
     Positions, ///< position_ids, of the plain form: past[b] + t
-    Past,      ///< keys (part 0) or values (part 1) of cache number `cache` as they come in
-    Present,   ///< the same as they go out
+    Past,      ///< keys or values as they come in: past input number `cache`
+    Present,   ///< keys (part 0) or values (part 1) of cache number `cache` as they go out
   };
   Kind kind = Kind::Tensor;
   mlir::Value value = {};
+  Groups groups = {};
   const StoredTensor *weight = nullptr;
   IntTensor ints = {};
   Grid grid = {};
   std::shared_ptr<const Table> table = {};
+  std::shared_ptr<const Mix> mix = {};
+  std::shared_ptr<const Norm> norm = {};
+  std::shared_ptr<const Cached> cached = {};
+  std::shared_ptr<const Scores> scores = {};
   unsigned cache = 0, part = 0;
+  /// Of a value that becomes one of the module only together with others, if that is to be explained.
+  std::shared_ptr<const Origin> origin = {};
 };
 
-/// One layer's cache: the graph inputs that it comes from and its value, newest version.
+/// A graph input with past keys or values.
+struct PastInput {
+  std::string name;
+  /// Dimensions as far as the model says, -1 where it does not: batch, heads, past, width; or batch, capacity, heads *
+  /// width.
+  llvm::SmallVector<int64_t> dims = {};
+  /// Tokens that a static buffer holds; 0 for a past that grows.
+  int64_t capacity = 0;
+  /// The cache and the part of it that it has become, and what was joined with it for that.
+  std::optional<unsigned> cache = {};
+  unsigned part = 0;
+  mlir::Value origin = {};
+};
+
+/// One layer's cache: the inputs that its keys and values come from, and its value, newest version.
 struct Cache {
-  std::string names[2];
-  /// Dimensions of the inputs as far as the model says, -1 where it does not: batch, heads, past, width.
-  llvm::SmallVector<int64_t> dims[2];
+  unsigned pasts[2] = {};
   mlir::BlockArgument argument = {};
   mlir::Value newest = {};
 };
@@ -85,8 +118,17 @@ struct Entry {
   mlir::OpBuilder builder;
   int64_t tokens;
   mlir::Value past = {}, qLen = {};
+  /// Filled with what becomes of the nodes, if it is wanted.
+  Explanation *explanation = nullptr;
+  std::vector<PastInput> pasts = {};
   std::vector<Cache> caches = {};
+  /// Positions that the rotary tables so far have; 0 if none says.
+  int64_t positions = 0;
+  /// The model computes in half precision, here in f32.
+  bool half = false;
   llvm::StringMap<GraphValue> values = {};
+  /// Values of the module that were made of a Mix or a Norm.
+  std::map<std::shared_ptr<const void>, View> made = {};
   llvm::DenseMap<std::pair<const StoredTensor *, int>, mlir::Value> weights{};
   /// Of the node at hand.
   mlir::Location loc;
@@ -98,7 +140,10 @@ struct Entry {
 /// Operand `index`, or null if the node leaves it out.
 const GraphValue *operand(Entry &entry, const onnx::NodeProto &node, int index);
 
-/// Operand `index` as activations; an error if it is anything else.
+/// Operand `index` as activations, as the graph sees them; an error if it is anything else.
+mlir::FailureOr<View> viewOf(Entry &entry, const onnx::NodeProto &node, int index);
+
+/// Operand `index` as activations in the order in which they are computed; an error if it is anything else.
 mlir::FailureOr<mlir::Value> activation(Entry &entry, const onnx::NodeProto &node, int index);
 
 /// Operand `index` as a constant of f32, f16 or bf16; an error if it is anything else.
@@ -106,6 +151,9 @@ mlir::FailureOr<const StoredTensor *> constant(Entry &entry, const onnx::NodePro
 
 /// Operand `index` as integers known at import; an error if it is anything else.
 mlir::FailureOr<IntTensor> integers(Entry &entry, const onnx::NodeProto &node, int index);
+
+/// The sizes that a Reshape is given (operand 1). An error if one is 0 and means that by attribute allowzero.
+mlir::FailureOr<IntTensor> reshapeSizes(Entry &entry, const onnx::NodeProto &node);
 
 /// Whether operand `index` is integers known at import, as results of Shape, constants, or what was computed from them.
 bool isInteger(Entry &entry, const onnx::NodeProto &node, int index);
@@ -126,11 +174,12 @@ mlir::FailureOr<const StoredTensor *> makeConstant(Entry &entry, const onnx::Nod
                                                    Dense::Type type, llvm::ArrayRef<int64_t> shape, std::string bytes);
 
 /// A `helix.weight` for a constant, one per function and element type.
-mlir::Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype);
+mlir::Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype, bool transposed = false);
 
 /// Gives result `index` of the node a meaning. Results that the node leaves out are ignored.
 void define(Entry &entry, const onnx::NodeProto &node, int index, GraphValue value);
 void defineTensor(Entry &entry, const onnx::NodeProto &node, int index, mlir::Value value);
+void defineView(Entry &entry, const onnx::NodeProto &node, int index, View view);
 void defineInts(Entry &entry, const onnx::NodeProto &node, int index, IntTensor ints);
 
 /// An error if the node has a result `index` with a name.
@@ -142,6 +191,19 @@ mlir::LogicalResult operandError(Entry &entry, const onnx::NodeProto &node, int 
 mlir::RankedTensorType typeOf(mlir::Value value);
 mlir::Type elementType(mlir::MLIRContext *context, Dtype dtype);
 
+/// Rows of a table by position as activations, [batch, tokens, width]: learned positions.
+mlir::FailureOr<View> viewOfTable(Entry &entry, const onnx::NodeProto &node, int index,
+                                  const std::shared_ptr<const Table> &table);
+
+/// The constant operand `index` [N] repeated to the type of `view`, whose last dimension it goes along; nothing if it
+/// is none such.
+std::optional<mlir::Value> broadcastVector(Entry &entry, const onnx::NodeProto &node, int index, const View &view);
+
+/// Rearranged activations as a value: a part of what they were, or rotated by a position. An error if they are neither.
+mlir::FailureOr<View> viewOfMix(Entry &entry, const onnx::NodeProto &node, int index, const Mix &mix);
+/// Activations in the middle of a norm, where they are a value at all.
+mlir::FailureOr<View> viewOfNorm(Entry &entry, const onnx::NodeProto &node, int index, const Norm &norm);
+
 /// Imports one node by the table of ops.
 mlir::LogicalResult importNode(Entry &entry, const onnx::NodeProto &node);
 
@@ -152,6 +214,21 @@ mlir::LogicalResult importSymbolic(Entry &entry, const onnx::NodeProto &node);
 // Ops, by file. Each takes a node whose operand and result counts have been checked.
 mlir::LogicalResult importGroupQueryAttention(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importBinary(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importAttention(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importMultiHeadAttention(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importTensorScatter(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importRotaryEmbedding(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importRmsNorm(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importSkipRmsNorm(Entry &entry, const onnx::NodeProto &node);
+/// Reshape, Transpose, Squeeze and Unsqueeze of activations.
+mlir::LogicalResult importReshape(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importShapeOfView(Entry &entry, const onnx::NodeProto &node, View view);
+mlir::LogicalResult importGemm(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importLayerNorm(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importSkipLayerNorm(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importUnary(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importGelu(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importSwish(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importSigmoid(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importCast(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importCastLike(Entry &entry, const onnx::NodeProto &node);

@@ -15,7 +15,7 @@ namespace helix::onnximport {
 namespace {
 
 // A causal window with bounds makes about five cells.
-constexpr size_t kMaxCells = 64;
+constexpr size_t kMaxCells = 64, kMaxConditions = 32;
 constexpr size_t kMaxRank = 8;
 constexpr int64_t kMaxIntegers = 65536;
 
@@ -83,6 +83,8 @@ using Combine = llvm::function_ref<std::optional<std::vector<Cell>>(ArrayRef<con
 std::optional<Grid> combineCells(Grid::Type type, ArrayRef<LinearInt> shape, ArrayRef<Grid> operands, LengthRange range,
                                  Combine function) {
   Grid result{.type = type, .shape = SmallVector<LinearInt, 4>(shape)};
+  if (llvm::any_of(operands, [](const Grid &g) { return g.isOpaque(); }))
+    return result;
   SmallVector<size_t> choice(operands.size(), 0);
   for (bool more = true; more;) {
     Cell together;
@@ -105,7 +107,7 @@ std::optional<Grid> combineCells(Grid::Type type, ArrayRef<LinearInt> shape, Arr
         if (llvm::all_of(part.where, [&](const Affine &c) { return restrict(cell, c, shape, range); }))
           result.cells.push_back(std::move(cell));
       }
-      if (result.cells.size() > kMaxCells)
+      if (result.cells.size() > kMaxCells || together.where.size() > kMaxConditions)
         return std::nullopt;
     }
     more = false;
@@ -170,6 +172,15 @@ Cells compare(StringRef op, const Cell &a, const Cell &b, size_t rank) {
   no.where = {*below};
   other.where = {*above};
   return std::vector<Cell>{yes, no, other};
+}
+
+/// The greater or the lesser of two forms: one where it is, else the other.
+Cells extremes(const Cell &a, const Cell &b, bool greater) {
+  std::optional<Affine> difference = combine(a.form, greater ? 1 : -1, b.form, greater ? -1 : 1);
+  std::optional<Affine> otherwise = difference ? negated(*difference) : std::nullopt;
+  if (!otherwise)
+    return std::nullopt;
+  return std::vector<Cell>{Cell{.where = {*difference}, .form = a.form}, Cell{.where = {*otherwise}, .form = b.form}};
 }
 
 /// Arithmetic on integers, as forms.
@@ -325,7 +336,7 @@ std::optional<Grid> broadcast(const Grid &grid, ArrayRef<LinearInt> shape) {
 
 std::optional<Grid> elementwise(StringRef op, ArrayRef<Grid> given, LengthRange range) {
   std::optional<SmallVector<LinearInt, 4>> shape = commonShape(given);
-  if (!shape)
+  if (!shape || shape->size() > kMaxRank)
     return std::nullopt;
   std::vector<Grid> operands;
   for (const Grid &operand : given) {
@@ -381,6 +392,8 @@ std::optional<Grid> elementwise(StringRef op, ArrayRef<Grid> given, LengthRange 
   if (op != "Add" && op != "Sub" && op != "Mul" && op != "Div" && op != "Min" && op != "Max")
     return std::nullopt;
   return combineCells(first, *shape, operands, range, [&](ArrayRef<const Cell *> cells) -> Cells {
+    if ((op == "Min" || op == "Max") && first == Grid::Type::Int && !constants(cells))
+      return extremes(*cells[0], *cells[1], op == "Max");
     std::optional<Cell> cell = first == Grid::Type::Int ? integerArithmetic(op, *cells[0], *cells[1])
                                : constants(cells)       ? floatArithmetic(op, *cells[0], *cells[1], rank)
                                                         : std::nullopt;
@@ -444,7 +457,7 @@ std::optional<Grid> substitute(const Grid &grid, ArrayRef<Affine> indices, Array
     if (possible)
       result.cells.push_back(std::move(moved));
   }
-  if (result.cells.empty())
+  if (result.cells.empty() && !grid.isOpaque())
     return std::nullopt;
   return result;
 }
@@ -501,7 +514,7 @@ std::optional<Grid> concat(ArrayRef<Grid> grids, int64_t axis, LengthRange range
   Affine start;
   start.slope.assign(rank, 0);
   for (const Grid &grid : grids) {
-    if (grid.type != result.type || grid.shape.size() != rank)
+    if (grid.type != result.type || grid.shape.size() != rank || grid.isOpaque())
       return std::nullopt;
     for (size_t d = 0; d < rank; ++d)
       if (static_cast<int64_t>(d) != axis && grid.shape[d] != result.shape[d])
@@ -551,7 +564,7 @@ std::optional<Grid> concat(ArrayRef<Grid> grids, int64_t axis, LengthRange range
 
 std::optional<Grid> triangle(const Grid &grid, const LinearInt &k, bool upper, LengthRange range) {
   size_t rank = grid.shape.size();
-  if (rank < 2)
+  if (rank < 2 || grid.isOpaque())
     return std::nullopt;
   // Row i and column j are kept where j - i <= k, or >= k if `upper`.
   Affine condition{.constant = upper ? -k.constant : k.constant, .total = upper ? -k.total : k.total};
@@ -585,7 +598,7 @@ std::optional<Grid> gridOf(const IntTensor &ints) {
     return form;
   };
   size_t count = ints.elements.size();
-  if (count == 0)
+  if (count == 0 || llvm::any_of(ints.elements, [](const LinearInt &e) { return e.unknown; }))
     return std::nullopt;
   Affine start = formOf(ints.elements[0]);
   auto strides = [&](size_t d) {
@@ -596,13 +609,13 @@ std::optional<Grid> gridOf(const IntTensor &ints) {
   };
   // One form, if the elements grow evenly along each dimension.
   Affine form = start;
+  bool even = true;
   for (size_t d = 0; d < rank; ++d)
     if (ints.shape[d] > 1) {
       Affine next = formOf(ints.elements[strides(d)]);
-      if (next.total != start.total || __builtin_sub_overflow(next.constant, start.constant, &form.slope[d]))
-        return std::nullopt;
+      even =
+          even && next.total == start.total && !__builtin_sub_overflow(next.constant, start.constant, &form.slope[d]);
     }
-  bool even = true;
   for (size_t i = 0; i < count && even; ++i) {
     Affine expected = start;
     for (size_t d = 0; d < rank; ++d) {

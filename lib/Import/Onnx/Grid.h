@@ -50,6 +50,8 @@ struct Grid {
   std::optional<double> uniform() const;
   /// The formula of all elements, if it is one.
   const Affine *affine() const;
+  /// No more than the shape is known.
+  bool isOpaque() const { return cells.empty(); }
 };
 
 /// What is known of S: it is from 1 to `context`, and with the step's tokens at least `tokens`.

@@ -1,6 +1,7 @@
 //===- Import.cpp - The module: entries, arguments, results ----------------===//
 #include "lib/Import/Onnx/Onnx.h"
 
+#include "lib/Import/Onnx/Caches.h"
 #include "lib/Import/Onnx/Entry.h"
 #include "lib/Import/Onnx/Safetensors.h"
 
@@ -55,64 +56,87 @@ FailureOr<SmallVector<int64_t>> dimsOf(Entry &entry, const onnx::ValueInfoProto 
 /// Whether a dimension is dynamic or what it is bound to.
 bool fits(int64_t dim, int64_t bound) { return dim == -1 || dim == bound; }
 
-/// Pairs the inputs that GroupQueryAttention nodes take as past keys and values, in the order of the graph's inputs.
-LogicalResult findCaches(Entry &entry) {
-  const onnx::GraphProto &graph = entry.state.model.graph();
-  llvm::StringMap<const onnx::NodeProto *> users;
-  for (const onnx::NodeProto *pointer : entry.state.model.nodes) {
-    const onnx::NodeProto &node = *pointer;
-    if (node.op_type() != "GroupQueryAttention" || node.input_size() < 5)
-      continue;
-    for (int index : {3, 4})
-      if (!node.input(index).empty() && !users.try_emplace(node.input(index), &node).second)
-        return nodeError(entry.context, node, ErrorCode::CacheMismatch)
-               << "its past " << quoted(node.input(index)) << " is already that of another layer";
-  }
-  for (const onnx::ValueInfoProto &input : graph.input()) {
-    auto user = users.find(input.name());
-    if (user == users.end() || entry.values.contains(input.name()) ||
-        entry.state.model.initializers.contains(input.name()))
-      continue;
-    Cache cache;
-    for (int part = 0; part < 2; ++part) {
-      cache.names[part] = user->second->input(3 + part);
-      auto found = llvm::find_if(graph.input(), [&](const auto &v) { return v.name() == cache.names[part]; });
-      if (found == graph.input().end())
-        return nodeError(entry.context, *user->second, ErrorCode::CacheMismatch)
-               << "its past " << (part == 0 ? "key " : "value ") << quoted(cache.names[part])
-               << " must be an input of the model";
-      FailureOr<SmallVector<int64_t>> dims = dimsOf(entry, *found, onnx::TensorProto::FLOAT, 4);
-      if (failed(dims))
-        return failure();
-      if (!fits((*dims)[0], entry.batch()) || (*dims)[2] != -1)
-        return inputError(entry, *found,
-                          "has shape " + shapeText(*dims) + "; it must be [" + Twine(entry.batch()) +
-                              ", KV heads, dynamic, head size]");
-      cache.dims[part] = *dims;
-      entry.values[cache.names[part]] = {.kind = GraphValue::Kind::Past,
-                                         .cache = static_cast<unsigned>(entry.caches.size()),
-                                         .part = static_cast<unsigned>(part)};
-    }
-    entry.caches.push_back(std::move(cache));
-  }
+/// Takes an input of past keys or values: of the model's float type, with 4 dimensions or, for a static buffer, 3.
+LogicalResult bindPast(Entry &entry, const onnx::ValueInfoProto &input) {
+  int32_t type = input.type().tensor_type().elem_type();
+  bool isHalf = type == onnx::TensorProto::FLOAT16 || type == onnx::TensorProto::BFLOAT16;
+  int rank = input.type().tensor_type().shape().dim_size() == 3 ? 3 : 4;
+  FailureOr<SmallVector<int64_t>> dims =
+      dimsOf(entry, input, isHalf && entry.half ? type : int32_t(onnx::TensorProto::FLOAT), rank);
+  if (failed(dims))
+    return failure();
+  bool sizes = llvm::all_of(*dims, [](int64_t dim) { return dim == -1 || (dim > 0 && dim <= INT32_MAX); });
+  if (!fits((*dims)[0], entry.batch()) || !sizes)
+    return inputError(entry, input,
+                      "has shape " + shapeText(*dims) + "; it must be [" + Twine(entry.batch()) +
+                          ", KV heads, dynamic, head size]");
+  entry.values[input.name()] = {.kind = GraphValue::Kind::Past, .cache = static_cast<unsigned>(entry.pasts.size())};
+  entry.pasts.push_back({.name = input.name(), .dims = *dims});
   return success();
+}
+
+/// What nodes take inputs [batch] of integers for: where new tokens are written, or lengths with them.
+llvm::StringMap<bool> lengthInputs(const Model &model) {
+  llvm::StringMap<bool> isLength;
+  for (const onnx::NodeProto *node : model.nodes) {
+    if (node->op_type() == "TensorScatter" && node->input_size() > 2)
+      isLength.try_emplace(node->input(2), false);
+    if (node->op_type() == "Attention" && node->input_size() > 6)
+      isLength.try_emplace(node->input(6), true);
+  }
+  return isLength;
+}
+
+/// Binds an input of integers per sequence, if a node says what it is.
+FailureOr<bool> bindLengths(Entry &entry, const onnx::ValueInfoProto &input, const llvm::StringMap<bool> &lengths) {
+  auto found = lengths.find(input.name());
+  if (found == lengths.end())
+    return false;
+  FailureOr<SmallVector<int64_t>> dims = dimsOf(entry, input, onnx::TensorProto::INT64, 1);
+  if (failed(dims))
+    return failure();
+  if (!fits((*dims)[0], entry.batch()))
+    return inputError(entry, input, "has shape " + shapeText(*dims) + "; it must be [" + Twine(entry.batch()) + "]");
+  IntTensor ints;
+  ints.shape = {entry.batch()};
+  for (int64_t row = 0; row < entry.batch(); ++row)
+    ints.elements.push_back({.constant = found->second ? 0 : -entry.tokens, .rowFactor = 1, .row = row});
+  entry.values[input.name()] = {.kind = GraphValue::Kind::Ints, .ints = std::move(ints)};
+  return true;
 }
 
 /// Gives the graph's inputs and initializers their meaning.
 LogicalResult bindInputs(Entry &entry, Value ids) {
   for (const auto &[name, stored] : entry.state.model.initializers)
     entry.values[name] = {.kind = GraphValue::Kind::Weight, .weight = &stored};
-  if (failed(findCaches(entry)))
-    return failure();
+  for (const onnx::ValueInfoProto &output : entry.state.model.graph().output()) {
+    int32_t type = output.type().tensor_type().elem_type();
+    entry.half |=
+        output.name() == "logits" && (type == onnx::TensorProto::FLOAT16 || type == onnx::TensorProto::BFLOAT16);
+  }
+  llvm::StringMap<bool> lengths = lengthInputs(entry.state.model);
   for (const onnx::ValueInfoProto &input : entry.state.model.graph().input()) {
     StringRef name = input.name();
     if (entry.values.contains(name))
       continue;
     bool isIds = name == "input_ids", isMask = name == "attention_mask", isPositions = name == "position_ids";
+    int32_t type = input.type().tensor_type().elem_type();
+    bool isFloat =
+        type == onnx::TensorProto::FLOAT || type == onnx::TensorProto::FLOAT16 || type == onnx::TensorProto::BFLOAT16;
+    if (!isIds && !isMask && !isPositions && isFloat) {
+      if (failed(bindPast(entry, input)))
+        return failure();
+      continue;
+    }
+    FailureOr<bool> isLength = bindLengths(entry, input, lengths);
+    if (failed(isLength))
+      return failure();
+    if (*isLength)
+      continue;
     if (!isIds && !isMask && !isPositions)
       return inputError(entry, input,
                         "is not one that a decoder has: input_ids, attention_mask, position_ids, and the past keys and "
-                        "values that GroupQueryAttention takes");
+                        "values that attention takes");
     FailureOr<SmallVector<int64_t>> dims = dimsOf(entry, input, onnx::TensorProto::INT64, 2);
     if (failed(dims))
       return failure();
@@ -129,6 +153,41 @@ LogicalResult bindInputs(Entry &entry, Value ids) {
   return success();
 }
 
+/// What goes out of keys and values with the new tokens, as the attention that has used them made them.
+GraphValue presentOf(const Entry &entry, const Cached &cached) {
+  const PastInput &past = entry.pasts[cached.past];
+  bool isPlain =
+      cached.scale == 1 && (hasForm(cached, {{Cached::Batch}, {Cached::Head}, {Cached::Token}, {Cached::Width}}) ||
+                            (past.capacity != 0 && cached.groups.size() == past.dims.size()));
+  if (!past.cache || past.origin != cached.origin || !isPlain)
+    return {};
+  return {.kind = GraphValue::Kind::Present, .cache = *past.cache, .part = past.part};
+}
+
+/// Puts the caches in the order of the graph's inputs: that in which attention found them may be another.
+void orderCaches(Entry &entry, Block &body, unsigned first) {
+  SmallVector<unsigned> order = llvm::to_vector(llvm::seq<unsigned>(0, entry.caches.size()));
+  auto place = [&](unsigned c) { return std::min(entry.caches[c].pasts[0], entry.caches[c].pasts[1]); };
+  llvm::sort(order, [&](unsigned a, unsigned b) { return place(a) < place(b); });
+  std::vector<Cache> sorted;
+  for (unsigned old : order) {
+    Cache cache = entry.caches[old];
+    BlockArgument moved = body.addArgument(cache.argument.getType(), cache.argument.getLoc());
+    cache.argument.replaceAllUsesWith(moved);
+    if (cache.newest == cache.argument)
+      cache.newest = moved;
+    cache.argument = moved;
+    for (unsigned past : cache.pasts)
+      entry.pasts[past].cache = sorted.size();
+    sorted.push_back(cache);
+  }
+  body.eraseArguments(first, order.size());
+  for (auto &value : entry.values)
+    if (value.second.kind == GraphValue::Kind::Present)
+      value.second.cache = llvm::find(order, value.second.cache) - order.begin();
+  entry.caches = std::move(sorted);
+}
+
 /// The logits, after a check that the outputs are those and the caches in the order of the past inputs.
 FailureOr<Value> checkOutputs(Entry &entry) {
   const onnx::GraphProto &graph = entry.state.model.graph();
@@ -140,6 +199,8 @@ FailureOr<Value> checkOutputs(Entry &entry) {
   unsigned next[2] = {0, 0};
   for (const onnx::ValueInfoProto &output : graph.output()) {
     GraphValue value = entry.values.lookup(output.name());
+    if (value.kind == GraphValue::Kind::Cached)
+      value = presentOf(entry, *value.cached);
     if (value.kind == GraphValue::Kind::Present) {
       if (value.cache != next[value.part]++) {
         outputError(output.name()) << "is the cache of layer " << value.cache << " in the order of the past inputs, "
@@ -147,7 +208,8 @@ FailureOr<Value> checkOutputs(Entry &entry) {
         return failure();
       }
     } else if (output.name() == "logits" && value.kind == GraphValue::Kind::Tensor && value.value && !logits) {
-      logits = value.value;
+      View view = value.groups.empty() ? identityView(value.value) : View{value.value, value.groups};
+      logits = materialise(entry.builder, value.value.getLoc(), view).value_or(Value());
     } else {
       outputError(output.name()) << "is neither the logits nor a cache; export a model with these outputs alone";
       return failure();
@@ -188,7 +250,8 @@ Value lastLogits(Entry &entry, Value logits) {
 NameLoc namedLoc(MLIRContext *context, StringRef name) { return NameLoc::get(StringAttr::get(context, name)); }
 
 /// Imports the graph as the function `name` with `tokens` query tokens per slot. Returns the vocabulary's size.
-FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind kind, int64_t tokens, LogitRows rows) {
+FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind kind, int64_t tokens, LogitRows rows,
+                               Explanation *explanation = nullptr) {
   MLIRContext *context = module.getContext();
   OpBuilder top = OpBuilder::atBlockEnd(module.getBody());
   auto function =
@@ -199,6 +262,7 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
               .context = context,
               .builder = OpBuilder::atBlockEnd(body),
               .tokens = tokens,
+              .explanation = explanation,
               .loc = module.getLoc()};
 
   auto lengths = RankedTensorType::get({entry.batch()}, top.getI32Type());
@@ -208,13 +272,19 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
   entry.qLen = body->addArgument(lengths, namedLoc(context, "q_len"));
   if (failed(bindInputs(entry, ids)))
     return failure();
-  // The attention node that uses a cache gives it its type.
-  for (Cache &cache : entry.caches)
-    cache.newest = cache.argument = body->addArgument(top.getNoneType(), namedLoc(context, cache.names[0]));
-
+  unsigned firstCache = body->getNumArguments();
   for (const onnx::NodeProto *node : state.model.nodes)
     if (failed(importNode(entry, *node)))
       return failure();
+  for (const PastInput &past : entry.pasts)
+    if (!past.cache) {
+      modelError(context, ErrorCode::InputUnsupported)
+          << "input " << quoted(past.name)
+          << " is not one that a decoder has: input_ids, attention_mask, position_ids, and the past keys and values "
+             "that attention takes";
+      return failure();
+    }
+  orderCaches(entry, *body, firstCache);
   FailureOr<Value> logits = checkOutputs(entry);
   if (failed(logits))
     return failure();
@@ -226,6 +296,24 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
   func::ReturnOp::create(entry.builder, module.getLoc(), results);
   function.setType(FunctionType::get(context, body->getArgumentTypes(), ValueRange(results).getTypes()));
   return vocabulary;
+}
+
+/// With one token per step every mask that shows it the past is causal. So that a model that is not never decodes
+/// prompts in another way than it would read them at once, it must import for two tokens too.
+LogicalResult checkSeveralTokens(MLIRContext *context, ImportState &state) {
+  constexpr int64_t kTokens = 2;
+  for (const onnx::ValueInfoProto &input : state.model.graph().input()) {
+    const auto &dims = input.type().tensor_type().shape().dim();
+    if (input.name() == "input_ids" && dims.size() == 2 && dims[1].has_dim_value())
+      return success();
+  }
+  if (state.options.maxContext == 1)
+    return success();
+  size_t inlineWeights = state.inlineWeights.size();
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(context));
+  LogicalResult result = importEntry(state, *module, EntryKind::Prefill, kTokens, LogitRows::Last);
+  state.inlineWeights.resize(inlineWeights);
+  return result;
 }
 
 } // namespace
@@ -243,15 +331,21 @@ OwningOpRef<ModuleOp> importOnnx(MLIRContext &context, StringRef path, const Imp
     return {};
   ImportState state{*model, options};
   OwningOpRef<ModuleOp> module = ModuleOp::create(namedLoc(&context, model->graph().name()));
-  FailureOr<int64_t> vocabulary = importEntry(state, *module, EntryKind::Decode, /*tokens=*/1, LogitRows::Last);
+  Explanation explanation;
+  FailureOr<int64_t> vocabulary = importEntry(state, *module, EntryKind::Decode, /*tokens=*/1, LogitRows::Last,
+                                              options.explanation ? &explanation : nullptr);
   if (failed(vocabulary))
     return {};
   if (options.prefillChunk != 0 && failed(importEntry(state, *module, EntryKind::Prefill, options.prefillChunk,
                                                       options.allLogits ? LogitRows::All : LogitRows::Last)))
     return {};
+  if (options.prefillChunk == 0 && failed(checkSeveralTokens(&context, state)))
+    return {};
   (*module)->setAttr("helix.vocabulary", IntegerAttr::get(IntegerType::get(&context, 64), *vocabulary));
   if (failed(writeInlineWeights(&context, state, path)) || failed(verify(*module)))
     return {};
+  if (options.explanation)
+    explanation.print(*options.explanation);
   return module;
 }
 

@@ -2,7 +2,8 @@
 #include "lib/Import/Onnx/Integers.h"
 
 #include "lib/Import/Onnx/Attributes.h"
-#include "lib/Import/Onnx/Entry.h"
+#include "lib/Import/Onnx/Caches.h"
+#include "lib/Import/Onnx/Mix.h"
 
 using namespace mlir;
 
@@ -36,7 +37,7 @@ std::optional<int64_t> boundedCount(ArrayRef<int64_t> shape) {
 
 /// a + sign * b, or nothing if that is not a LinearInt of 64 bits.
 std::optional<LinearInt> add(const LinearInt &a, const LinearInt &b, int64_t sign) {
-  if (a.rowFactor != 0 && b.rowFactor != 0 && a.row != b.row)
+  if (a.unknown || b.unknown || (a.rowFactor != 0 && b.rowFactor != 0 && a.row != b.row))
     return std::nullopt;
   LinearInt sum;
   auto combine = [&](int64_t x, int64_t y, int64_t &out) {
@@ -52,7 +53,7 @@ std::optional<LinearInt> add(const LinearInt &a, const LinearInt &b, int64_t sig
 
 std::optional<LinearInt> scale(const LinearInt &a, int64_t factor) {
   LinearInt product;
-  if (__builtin_mul_overflow(a.constant, factor, &product.constant) ||
+  if (a.unknown || __builtin_mul_overflow(a.constant, factor, &product.constant) ||
       __builtin_mul_overflow(a.total, factor, &product.total) ||
       __builtin_mul_overflow(a.rowFactor, factor, &product.rowFactor))
     return std::nullopt;
@@ -106,8 +107,19 @@ FailureOr<IntTensor> shapeOf(Entry &entry, const onnx::NodeProto &node) {
     push({.constant = entry.batch()});
     push({.constant = entry.tokens});
   } else if (value && value->kind == GraphValue::Kind::Tensor) {
-    for (int64_t dim : typeOf(value->value).getShape())
+    View view = value->groups.empty() ? identityView(value->value) : View{value->value, value->groups};
+    for (int64_t dim : view.shape())
       push({.constant = dim});
+  } else if (value && value->kind == GraphValue::Kind::Mix) {
+    for (int64_t dim : value->mix->shape())
+      push({.constant = dim});
+  } else if (value && value->kind == GraphValue::Kind::Cached) {
+    result.elements.append(value->cached->shape());
+  } else if (value && value->kind == GraphValue::Kind::Scores) {
+    ArrayRef<int64_t> q = typeOf(value->scores->q).getShape();
+    for (int64_t dim : {q[0], q[2], q[1]})
+      push({.constant = dim});
+    push(value->scores->key.sizes[Cached::Token]);
   } else if (value && value->kind == GraphValue::Kind::Grid) {
     result.elements.append(value->grid.shape.begin(), value->grid.shape.end());
   } else if (value && (value->kind == GraphValue::Kind::Weight || value->kind == GraphValue::Kind::Ints)) {
@@ -115,11 +127,12 @@ FailureOr<IntTensor> shapeOf(Entry &entry, const onnx::NodeProto &node) {
     for (int64_t dim : dims)
       push({.constant = dim});
   } else if (value && value->kind == GraphValue::Kind::Past) {
-    ArrayRef<int64_t> dims = entry.caches[value->cache].dims[value->part];
-    push({.constant = entry.batch()});
-    push({.constant = dims[1]});
-    push({.constant = -entry.tokens, .total = 1});
-    push({.constant = dims[3]});
+    ArrayRef<int64_t> dims = entry.pasts[value->cache].dims;
+    for (int64_t dim : dims)
+      push(dim == -1 ? LinearInt{.unknown = true} : LinearInt{.constant = dim});
+    result.elements[0] = {.constant = entry.batch()};
+    if (dims.size() == 4 && dims[2] == -1)
+      result.elements[2] = {.constant = -entry.tokens, .total = 1};
   } else {
     (void)operandError(entry, node, 0, "activations, ids, the mask or a past key or value");
     return failure();
@@ -162,6 +175,8 @@ LogicalResult foldBinary(Entry &entry, const onnx::NodeProto &node) {
       bStride *= bShape[d];
     }
     std::optional<LinearInt> element = evaluate(node.op_type(), a->elements[aIndex], b->elements[bIndex]);
+    if (a->elements[aIndex].unknown || b->elements[bIndex].unknown)
+      return lengthError(entry, node, "the number of KV heads or the head size is not stated by the cache input");
     if (!element)
       return lengthError(entry, node, "its result is not a sum of a constant and multiples of the lengths");
     result.elements.push_back(*element);
@@ -208,8 +223,6 @@ LogicalResult importShape(Entry &entry, const onnx::NodeProto &node) {
   IntTensor result;
   result.shape = {end - start};
   result.elements.assign(shape->elements.begin() + start, shape->elements.begin() + end);
-  if (llvm::any_of(result.elements, [](const LinearInt &e) { return e.isConstant() && e.constant < 0; }))
-    return lengthError(entry, node, "the number of KV heads or the head size is not stated by the cache input");
   return defineChecked(entry, node, std::move(result));
 }
 
@@ -238,6 +251,8 @@ LogicalResult importReduceSum(Entry &entry, const onnx::NodeProto &node) {
 }
 
 LogicalResult importSqueeze(Entry &entry, const onnx::NodeProto &node) {
+  if (const GraphValue *value = operand(entry, node, 0); value && value->kind == GraphValue::Kind::Tensor)
+    return importReshape(entry, node);
   if (failed(Attributes(entry.context, node).finish()))
     return failure();
   FailureOr<IntTensor> data = integers(entry, node, 0);
@@ -267,6 +282,8 @@ LogicalResult importSqueeze(Entry &entry, const onnx::NodeProto &node) {
 }
 
 LogicalResult importUnsqueeze(Entry &entry, const onnx::NodeProto &node) {
+  if (const GraphValue *value = operand(entry, node, 0); value && value->kind == GraphValue::Kind::Tensor)
+    return importReshape(entry, node);
   if (failed(Attributes(entry.context, node).finish()))
     return failure();
   FailureOr<IntTensor> data = integers(entry, node, 0), axesInts = integers(entry, node, 1);

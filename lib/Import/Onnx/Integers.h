@@ -17,8 +17,10 @@ struct LinearInt {
   int64_t rowFactor = 0;
   /// 0 where rowFactor is 0.
   int64_t row = 0;
+  /// A size that the model does not state. Nothing can be computed with it.
+  bool unknown = false;
 
-  bool isConstant() const { return total == 0 && rowFactor == 0; }
+  bool isConstant() const { return total == 0 && rowFactor == 0 && !unknown; }
   bool operator==(const LinearInt &) const = default;
 };
 

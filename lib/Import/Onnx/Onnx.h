@@ -6,6 +6,8 @@
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
 
+#include "llvm/Support/raw_ostream.h"
+
 #include <string>
 
 namespace helix {
@@ -33,6 +35,8 @@ struct ImportOptions {
   std::string weightsRoot;
   /// The .safetensors file to write for weights whose bytes are inside the protobuf. Needed only if there are any.
   std::string inlineWeightsPath;
+  /// Where to write what was raised from which nodes, and what was taken as it is; nowhere if null.
+  llvm::raw_ostream *explanation = nullptr;
 };
 
 /// Imports the decoder at `path` as a module at model level: a function `decode` (one query token per slot) and, if a

@@ -56,8 +56,10 @@ LogicalResult describeShape(MLIRContext *context, StoredTensor &stored) {
            << "has " << tensor.dims_size() << " dimensions; at most " << kMaxRank << " are supported";
   stored.shape.assign(tensor.dims().begin(), tensor.dims().end());
   int64_t elements = 1, bytes = 0;
+  // An empty list of integers is the shape of a scalar.
+  bool isEmptyList = stored.isInteger() && stored.shape.size() == 1 && stored.shape[0] == 0;
   for (int64_t dim : stored.shape)
-    if (dim < 1 || dim > kMaxDim || __builtin_mul_overflow(elements, dim, &elements))
+    if ((dim < 1 && !isEmptyList) || dim > kMaxDim || __builtin_mul_overflow(elements, dim, &elements))
       return tensorError(context, stored, ErrorCode::TensorShapeInvalid)
              << "has shape " << shapeText(stored.shape) << "; every dimension must be from 1 to " << kMaxDim
              << " and their product below 2^63";
