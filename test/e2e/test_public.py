@@ -17,7 +17,6 @@ REFUSED = {
     "llama3-genai-f16-mha": 1062,
     "llama3-genai-int4": 1013,
     "qwen2-genai-int4": 1013,
-    "gpt2-mobius": 1012,
     "gemma3-torch23": 1010,
     "gpt2-torch23": 2003,
     "gpt-neox-torch23": 1066,

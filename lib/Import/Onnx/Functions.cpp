@@ -2,6 +2,8 @@
 #include "lib/Import/Onnx/Diagnostics.h"
 #include "lib/Import/Onnx/Model.h"
 
+#include "llvm/ADT/StringSet.h"
+
 using namespace mlir;
 
 namespace helix::onnximport {
@@ -146,6 +148,19 @@ LogicalResult instantiate(Expansion &expansion, const onnx::FunctionProto &funct
   return success();
 }
 
+/// The names that the graph's nodes, nested graphs and outputs read.
+void collectReads(const onnx::GraphProto &graph, llvm::StringSet<> &read) {
+  for (const onnx::NodeProto &node : graph.node()) {
+    for (const std::string &input : node.input())
+      read.insert(input);
+    for (const onnx::AttributeProto &attribute : node.attribute())
+      if (attribute.has_g())
+        collectReads(attribute.g(), read);
+  }
+  for (const onnx::ValueInfoProto &output : graph.output())
+    read.insert(output.name());
+}
+
 LogicalResult expand(Expansion &expansion, Nodes &nodes) {
   Nodes result;
   for (onnx::NodeProto &node : nodes) {
@@ -188,7 +203,16 @@ LogicalResult expandFunctions(MLIRContext *context, onnx::ModelProto &model) {
              << "the function " << quoted(function.name()) << " is defined twice";
   if (expansion.functions.empty())
     return success();
-  return expand(expansion, *model.mutable_graph()->mutable_node());
+  if (failed(expand(expansion, *model.mutable_graph()->mutable_node())))
+    return failure();
+  // A function gives all of its results, also those of its nodes that no call takes.
+  llvm::StringSet<> read;
+  collectReads(model.graph(), read);
+  for (onnx::NodeProto &node : *model.mutable_graph()->mutable_node())
+    for (int i = 1; i < node.output_size(); ++i)
+      if (!read.contains(node.output(i)))
+        node.mutable_output(i)->clear();
+  return success();
 }
 
 } // namespace helix::onnximport

@@ -79,6 +79,10 @@ std::optional<View> reshapeView(OpBuilder &builder, Location loc, View view, Arr
   for (int64_t size : shape) {
     SmallVector<unsigned, 2> group;
     int64_t product = 1;
+    // What has one element belongs to the dimension before, so that a width stays a dimension of its own.
+    while (size != 1 && !result.groups.empty() && next < order.size() &&
+           typeOf(result.value).getDimSize(order[next]) == 1)
+      result.groups.back().push_back(order[next++]);
     while (product < size || (size == 1 && group.empty())) {
       if (next == order.size()) {
         if (size != 1)
