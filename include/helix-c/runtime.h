@@ -36,8 +36,9 @@ HELIX_API const char *helix_last_error(void);
 
 typedef struct helix_options {
   size_t size;
-  const char *weights_root;    /* directory of weight files; NULL: the artifact's */
-  uint32_t threads;            /* of all ranks together, at least one each; 0: one per core */
+  const char *weights_root; /* directory of weight files; NULL: the artifact's */
+  uint32_t threads; /* that compute, of all ranks together, at least one each; 0: one per core, less one for each
+                       further stream of a rank, which has a thread of its own */
   double comm_timeout_seconds; /* after which a rank gives up waiting for another; 0: 60 */
 } helix_options;
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <sys/prctl.h>
 
 namespace helix {
 
@@ -22,10 +23,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// Collectives along an axis whose starts are remembered. With more in flight, a later start counts for an earlier one.
+constexpr uint64_t kStarts = 16;
+
 /// How far a rank is in the sequence of collectives along an axis. 64 bits do not wrap.
 struct Progress {
   std::atomic<uint64_t> started{0}; ///< collectives
   std::atomic<uint64_t> stages{0};  ///< stages of collectives that are done: one per all-to-all, two per all-reduce
+  std::atomic<Clock::rep> startedAt[kStarts] = {}; ///< with a link, by ordinal
+};
+
+/// Where a rank sleeps until a time, or until all are told to stop.
+struct Sleeper {
+  std::mutex mutex;
+  std::condition_variable woken;
 };
 
 /// The ranks along an axis that share the other coordinate.
@@ -42,6 +53,8 @@ struct World {
     for (unsigned axis = 0; axis < kAxes; ++axis)
       for (uint32_t i = 0, count = mesh.ranks() / mesh.size(Axis(axis)); i < count; ++i)
         groups[axis].push_back(std::make_unique<Group>(mesh.size(Axis(axis))));
+    for (uint32_t rank = 0; options.link && rank < mesh.ranks(); ++rank)
+      sleepers.push_back(std::make_unique<Sleeper>());
   }
 
   Group &group(Axis axis, uint32_t rank) {
@@ -63,12 +76,17 @@ struct World {
         std::lock_guard lock(group->mutex);
         group->changed.notify_all();
       }
+    for (auto &sleeper : sleepers) {
+      std::lock_guard lock(sleeper->mutex);
+      sleeper->woken.notify_all();
+    }
   }
 
   Mesh mesh;
   std::vector<std::byte *> segments;
   InprocOptions options;
   std::vector<std::unique_ptr<Group>> groups[kAxes];
+  std::vector<std::unique_ptr<Sleeper>> sleepers; ///< per rank, if there is a link
   std::atomic<bool> aborted{false};
   std::mutex reasonMutex;
   char reason[512] = ""; ///< fixed, so that abort allocates nothing
@@ -83,6 +101,9 @@ public:
     Group &group = world->group(collective.axis, rank);
     auto &mine = group.progress[self(collective.axis)].started;
     uint64_t ordinal = mine.load(std::memory_order_relaxed) + 1;
+    if (world->options.link)
+      group.progress[self(collective.axis)].startedAt[ordinal % kStarts].store(Clock::now().time_since_epoch().count(),
+                                                                               std::memory_order_relaxed);
     publish(group, &Progress::started, mine, ordinal);
     return {collective, ordinal};
   }
@@ -93,6 +114,7 @@ public:
     auto &mine = group.progress[self(collective.axis)].stages;
     uint64_t stage = mine.load(std::memory_order_relaxed);
     await(group, collective, &Progress::started, pending.ordinal);
+    std::optional<Clock::time_point> arrival = arrivalOf(group, pending);
     if (collective.kind == Collective::Kind::AllToAll) {
       exchange(collective);
     } else {
@@ -104,6 +126,8 @@ public:
     // Peers read this rank's segment until they say so.
     publish(group, &Progress::stages, mine, ++stage);
     await(group, collective, &Progress::stages, stage);
+    if (arrival)
+      sleepUntil(*arrival);
   }
 
   void abort(const char *reason) noexcept override { world->abort(reason); }
@@ -138,13 +162,40 @@ private:
       group.changed.wait_until(lock, Clock::now() + world->options.timeout,
                                [&] { return done() || world->aborted.load(); });
     }
-    if (world->aborted.load()) {
-      std::lock_guard lock(world->reasonMutex);
-      throw Error(ErrorCode::CommAborted,
-                  "rank " + std::to_string(rank) + " stopped because another rank failed: " + world->reason);
-    }
+    throwIfAborted();
     if (!done())
       timeOut(group, collective, counter, value);
+  }
+
+  void throwIfAborted() const {
+    if (!world->aborted.load())
+      return;
+    std::lock_guard lock(world->reasonMutex);
+    throw Error(ErrorCode::CommAborted,
+                "rank " + std::to_string(rank) + " stopped because another rank failed: " + world->reason);
+  }
+
+  /// When the link has carried a collective that all have started. A rank alone has no link.
+  std::optional<Clock::time_point> arrivalOf(const Group &group, const Pending &pending) const {
+    if (!world->options.link || group.progress.size() == 1)
+      return {};
+    const Link &link = *world->options.link;
+    Clock::rep last = 0;
+    for (const Progress &peer : group.progress)
+      last = std::max(last, peer.startedAt[pending.ordinal % kStarts].load(std::memory_order_relaxed));
+    std::chrono::duration<double> delay(link.latency + double(bytesSent(pending.collective, group.progress.size())) /
+                                                           link.bytesPerSecond);
+    return Clock::time_point(Clock::duration(last)) + std::chrono::ceil<Clock::duration>(delay);
+  }
+
+  void sleepUntil(Clock::time_point time) const {
+    // Else the system may wake a thread 50 us late, for fewer interrupts.
+    thread_local const bool precise = ::prctl(PR_SET_TIMERSLACK, 1ul) == 0;
+    static_cast<void>(precise);
+    Sleeper &sleeper = *world->sleepers[rank];
+    std::unique_lock lock(sleeper.mutex);
+    sleeper.woken.wait_until(lock, time, [&] { return world->aborted.load(); });
+    throwIfAborted();
   }
 
   [[noreturn]] void timeOut(const Group &group, const Collective &collective, std::atomic<uint64_t> Progress::*counter,

@@ -6,16 +6,27 @@
 
 #include <chrono>
 #include <cstddef>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 namespace helix {
 
+/// An artificial link between ranks, which share a memory and are faster than any.
+struct Link {
+  double latency = 0;                                              ///< seconds of a collective
+  double bytesPerSecond = std::numeric_limits<double>::infinity(); ///< of what a rank sends
+};
+
 struct InprocOptions {
   std::chrono::milliseconds timeout{60000}; ///< of one wait
   /// Look for peers a little while before sleeping: faster, where every rank's threads have cores of their own.
   bool spin = false;
+  /// A collective of several ranks ends no earlier than latency + bytesSent / bytesPerSecond after the last of them has
+  /// started it. Its time passes in sleep, so that it takes no core from what is computed beside it.
+  std::optional<Link> link = {};
 };
 
 /// The communicators of all ranks, in order. Rank r's segment is segments[r]; all have one size, and they must outlive

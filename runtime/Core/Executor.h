@@ -6,6 +6,8 @@
 #include "runtime/Core/Images.h"
 #include "runtime/Core/Layout.h"
 #include "runtime/Core/Memory.h"
+#include "runtime/Core/Streams.h"
+#include "runtime/Core/Trace.h"
 #include "runtime/Core/Workers.h"
 #include "runtime/Cpu/Kernels.h"
 
@@ -46,7 +48,11 @@ struct Traffic {
 /// A rank's memory and programs. Stages: construct (memory is mapped), load, bind, then run as often as wanted.
 class Executor {
 public:
-  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads);
+  /// `threads` are those of the first stream; each further one has one. `spin`: see Streams.
+  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads, bool spin);
+
+  /// The exchange that a command is.
+  static Collective collectiveOf(const artifact::Command &command);
 
   std::byte *segment() const { return comm.data(); }
 
@@ -58,14 +64,24 @@ public:
   /// and the rest must outlive the executor.
   void bind(const Images &images, std::span<const StepInputs> inputs, const int32_t *table, Communicator &communicator);
 
-  /// Runs an entry on this rank and returns what the rank sent. Allocates nothing. Throws what the communicator throws.
-  Traffic run(uint32_t entry);
+  /// Runs an entry on this rank and returns what the rank sent. Allocates nothing. Throws what the communicator throws;
+  /// after that it is not to be run again. `times`, if there are any, are filled in.
+  Traffic run(uint32_t entry, RankTimes *times = nullptr);
+
+  /// Room for the times of a step.
+  RankTimes timesOf(uint32_t entry) const;
 
   /// [batch, tokens or 1, local vocabulary], as the entry's last run left them.
   const float *logits(uint32_t entry) const { return entries[entry].logits; }
 
   /// [local vocabulary]: the logits of the slot's last token in the last run that had tokens of it.
   const float *lastLogits(uint32_t slot) const;
+
+  /// Makes up `tokens` tokens of a slot in every layer's cache.
+  void fillCache(uint32_t slot, uint64_t tokens) {
+    for (const cpu::KvCache &cache : caches)
+      cpu::kvFill(cache, slot, tokens);
+  }
 
   /// The cache of a layer, for tests.
   cpu::KvCache &cache(uint32_t layer) { return caches[layer]; }
@@ -76,6 +92,10 @@ private:
     std::vector<void *> buffers;
     uint32_t groups = 0;
   };
+  struct EventCall {
+    bool wait; ///< or record
+    uint32_t event;
+  };
   struct MergeCall {
     std::vector<cpu::MergeChunk> chunks;
     cpu::MergeArgs args; ///< without them
@@ -85,14 +105,15 @@ private:
     cpu::ConcatArgs args; ///< without them
   };
   using Call = std::variant<cpu::EmbeddingArgs, cpu::LinearArgs, cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall,
-                            cpu::LastTokenArgs, ConcatCall, KernelCall, Collective>;
+                            cpu::LastTokenArgs, ConcatCall, KernelCall, Collective, EventCall>;
   struct Bound {
     Call call;
-    bool parallel = true;     ///< worth the helpers
+    uint32_t stream = 0;
+    bool parallel = true;     ///< worth the helpers; attention finds out by the lengths
     uint64_t *sent = nullptr; ///< of `traffic`, where a collective counts
   };
   struct Program {
-    std::vector<Bound> commands;
+    std::vector<std::vector<Bound>> streams;
     const float *logits = nullptr;
     const StepInputs *inputs = nullptr;
     bool allTokens = false; ///< logits of all tokens, not of the last
@@ -101,14 +122,16 @@ private:
   void *address(const artifact::Operand &operand) const;
   Call bindCommand(const artifact::Command &command, const Images &images) const;
 
-  void execute(const cpu::EmbeddingArgs &args, bool parallel);
-  void execute(const cpu::LinearArgs &args, bool parallel);
-  void execute(const cpu::KvAppendArgs &args, bool parallel);
-  void execute(const cpu::AttentionArgs &args, bool parallel);
-  void execute(const MergeCall &call, bool parallel);
-  void execute(const ConcatCall &call, bool parallel);
-  void execute(const cpu::LastTokenArgs &args, bool parallel);
-  void execute(const KernelCall &call, bool parallel);
+  void execute(const cpu::EmbeddingArgs &args, const Bound &command);
+  void execute(const cpu::LinearArgs &args, const Bound &command);
+  void execute(const cpu::KvAppendArgs &args, const Bound &command);
+  void execute(const cpu::AttentionArgs &args, const Bound &command);
+  void execute(const MergeCall &call, const Bound &command);
+  void execute(const ConcatCall &call, const Bound &command);
+  void execute(const cpu::LastTokenArgs &args, const Bound &command);
+  void execute(const KernelCall &call, const Bound &command);
+  void runStream(const Program &program, uint32_t stream, RankTimes *times);
+  uint64_t scratchOffset(uint32_t stream) const;
   void keepLastLogits(const Program &program);
   template <typename Body> void each(size_t items, bool parallel, const Body &body);
 
@@ -123,6 +146,7 @@ private:
   Communicator *communicator = nullptr;
   Traffic traffic;
   Workers workers;
+  Streams streams;
 };
 
 } // namespace helix

@@ -30,7 +30,7 @@ cpu::DType dtypeOf(artifact::DType dtype) { return static_cast<cpu::DType>(dtype
 
 MemoryNeeds RankLayout::needs(unsigned threads) const {
   return {weightBytes, kvBytes, aligned(deviceBytes) + aligned(commBytes) + aligned(logitsBytes),
-          scratchBytes * threads};
+          scratchBytes * threads + streamScratchBytes * (streams - 1)};
 }
 
 Mesh meshOf(const artifact::Artifact &artifact) {
@@ -113,12 +113,15 @@ RankLayout layOut(const artifact::Artifact &artifact) {
   for (const artifact::Entry *entry : *artifact.entries()) {
     layout.deviceBytes = std::max(layout.deviceBytes, entry->device_bytes());
     layout.commBytes = std::max(layout.commBytes, entry->comm_bytes());
+    layout.streams = std::max(layout.streams, entry->streams());
+    layout.events = std::max(layout.events, entry->events());
     if (!entry->commands())
       continue;
     for (const artifact::Command *command : *entry->commands())
       if (command->work_type() == artifact::Work::PartialAttention) {
         uint64_t scratch = cpu::attentionScratch(attentionOf(artifact, *command, 0)) * sizeof(float);
-        layout.scratchBytes = std::max(layout.scratchBytes, aligned(scratch));
+        uint64_t &most = command->stream() == 0 ? layout.scratchBytes : layout.streamScratchBytes;
+        most = std::max(most, aligned(scratch));
       }
   }
   return layout;

@@ -1,6 +1,5 @@
 //===- Session.cpp - Decoding with an artifact -----------------------------===//
 #include "runtime/Core/Session.h"
-#include "runtime/Comm/Inproc.h"
 #include "runtime/Error.h"
 
 #include <algorithm>
@@ -19,9 +18,9 @@ artifact::LoadedArtifact readOrThrow(const std::string &path) {
   return file;
 }
 
-unsigned threadCount(const SessionOptions &options, uint32_t ranks) {
-  unsigned cores = std::max(1u, std::thread::hardware_concurrency());
-  return std::max(options.threads != 0 ? options.threads : cores, ranks);
+unsigned threadCount(const SessionOptions &options, uint32_t ranks, uint32_t extraStreams) {
+  uint64_t cores = std::max(1u, std::thread::hardware_concurrency()), taken = uint64_t(ranks) * extraStreams;
+  return unsigned(std::max<uint64_t>(options.threads != 0 ? options.threads : cores - std::min(cores, taken), ranks));
 }
 
 std::string slotName(uint32_t slot) { return "slot " + std::to_string(slot); }
@@ -29,10 +28,10 @@ std::string slotName(uint32_t slot) { return "slot " + std::to_string(slot); }
 } // namespace
 
 Session::Session(const std::string &path, const SessionOptions &options)
-    : file(readOrThrow(path)), weightsRoot(options.weightsRoot), commTimeout(options.commTimeout), mesh(meshOf(*file)),
-      threads(threadCount(options, mesh.ranks())), layout(layOut(*file)), images(*file) {
-  if (weightsRoot.empty())
-    weightsRoot = std::filesystem::path(path).parent_path().string();
+    : file(readOrThrow(path)), settings(options), mesh(meshOf(*file)), layout(layOut(*file)),
+      threads(threadCount(options, mesh.ranks(), layout.streams - 1)), images(*file) {
+  if (settings.weightsRoot.empty())
+    settings.weightsRoot = std::filesystem::path(path).parent_path().string();
   uint32_t slots = file->kv()->slots();
   for (const artifact::Entry *it : *file->entries())
     slots = std::min(slots, it->batch());
@@ -89,12 +88,8 @@ template <typename Body> void Session::onAllRanks(const Body &body) {
       try {
         body(uint32_t(r));
         continue;
-      } catch (const Error &error) {
-        errors[r] = error;
-      } catch (const std::bad_alloc &) {
-        errors[r] = Error(ErrorCode::MemoryExhausted, "rank " + std::to_string(r) + " ran out of memory");
-      } catch (const std::exception &error) {
-        errors[r] = Error(ErrorCode::SystemFailure, "rank " + std::to_string(r) + ": " + error.what());
+      } catch (...) {
+        errors[r] = caughtBy(uint32_t(r));
       }
       communicators[r]->abort(errors[r]->what());
     }
@@ -130,7 +125,8 @@ void Session::initialise(const std::function<void(uint64_t, uint64_t)> &progress
   std::vector<Mapping> files;
   if (file->files())
     for (const artifact::WeightFile *it : *file->files())
-      files.push_back(Mapping::file((std::filesystem::path(weightsRoot) / it->path()->str()).string(), it->bytes()));
+      files.push_back(
+          Mapping::file((std::filesystem::path(settings.weightsRoot) / it->path()->str()).string(), it->bytes()));
 
   uint64_t pages = capacity() / (uint64_t(file->kv()->block()) * mesh.kvp) * file->kv()->slots();
   table = Mapping::zeros(pages * sizeof(int32_t));
@@ -141,17 +137,20 @@ void Session::initialise(const std::function<void(uint64_t, uint64_t)> &progress
 
   try {
     std::vector<std::byte *> segments;
+    bool spin = threads + uint64_t(ranks()) * extraStreams() <= std::thread::hardware_concurrency();
     for (uint32_t r = 0; r < ranks(); ++r) {
-      executors.push_back(std::make_unique<Executor>(*file, layout, r, threadsOf(r)));
+      executors.push_back(std::make_unique<Executor>(*file, layout, r, threadsOf(r), spin));
       segments.push_back(executors.back()->segment());
     }
     InprocOptions options;
-    options.timeout = commTimeout;
-    options.spin = threads <= std::thread::hardware_concurrency();
+    options.timeout = settings.commTimeout;
+    options.spin = spin;
+    options.link = settings.link;
     communicators = inprocCommunicators(mesh, segments, options);
     rankThreads = std::make_unique<Workers>(ranks());
   } catch (const std::system_error &error) {
-    throw Error(ErrorCode::SystemFailure, std::string("cannot start ") + std::to_string(threads) +
+    throw Error(ErrorCode::SystemFailure, std::string("cannot start ") +
+                                              std::to_string(threads + uint64_t(ranks()) * extraStreams()) +
                                               " threads: " + error.what() + "; ask for fewer with --threads");
   }
   errors.resize(ranks());
@@ -169,7 +168,29 @@ void Session::initialise(const std::function<void(uint64_t, uint64_t)> &progress
   });
   if (progress)
     progress(total, total);
+  reserveTrace();
   locals.resize(ranks());
+}
+
+void Session::reserveTrace() {
+  rings.resize(settings.traceSteps == 0 ? 0 : file->entries()->size());
+  for (uint32_t i = 0; i < rings.size(); ++i) {
+    StepTrace step;
+    step.past.resize(inputs[i].past.size());
+    step.qLen.resize(inputs[i].qLen.size());
+    step.ranks.assign(ranks(), executors[0]->timesOf(i));
+    rings[i].steps.assign(settings.traceSteps, step);
+  }
+}
+
+std::vector<const StepTrace *> Session::trace(uint32_t entry) const {
+  std::vector<const StepTrace *> steps;
+  if (entry < rings.size()) {
+    const Ring &ring = rings[entry];
+    for (uint64_t i = ring.taken - std::min<uint64_t>(ring.taken, ring.steps.size()); i < ring.taken; ++i)
+      steps.push_back(&ring.steps[i % ring.steps.size()]);
+  }
+  return steps;
 }
 
 void Session::checkLoaded() const {
@@ -208,6 +229,18 @@ void Session::truncate(uint32_t slot, uint64_t length) {
 }
 
 void Session::release(uint32_t slot) { admitted(slot) = Sequence(); }
+
+void Session::pretendLength(uint32_t slot, uint64_t tokens) {
+  checkLoaded();
+  Sequence &sequence = admitted(slot);
+  if (tokens > capacity())
+    throw Error(ErrorCode::ContextFull, slotName(slot) + " holds at most " + std::to_string(capacity()) +
+                                            " tokens, not " + std::to_string(tokens) +
+                                            "; compile the model with a larger --max-context");
+  onAllRanks([&](uint32_t r) { executors[r]->fillCache(slot, tokens); });
+  sequence.length = tokens;
+  sequence.hasLogits = false;
+}
 
 void Session::checkRoom(const Feed &feed) const {
   const Sequence &sequence = admitted(feed.slot);
@@ -248,7 +281,20 @@ void Session::step(artifact::EntryKind kind, std::span<const Feed> feeds) {
     input.past[feed.slot] = int32_t(sequences[feed.slot].length);
     input.qLen[feed.slot] = int32_t(feed.ids.size());
   }
-  onAllRanks([&](uint32_t r) { sent[r] = executors[r]->run(index); });
+  StepTrace *times = nullptr;
+  if (!rings.empty()) {
+    times = &rings[index].steps[rings[index].taken++ % rings[index].steps.size()];
+    times->number = stepCount;
+    std::copy(input.past.begin(), input.past.end(), times->past.begin());
+    std::copy(input.qLen.begin(), input.qLen.end(), times->qLen.begin());
+  }
+  int64_t begin = traceNow();
+  onAllRanks([&](uint32_t r) { sent[r] = executors[r]->run(index, times ? &times->ranks[r] : nullptr); });
+  int64_t end = traceNow();
+  if (times)
+    times->begin = begin, times->end = end;
+  lastSeconds = double(end - begin) * 1e-9;
+  ++stepCount;
   lastEntry = index;
   for (const Feed &feed : feeds) {
     sequences[feed.slot].length += feed.ids.size();

@@ -2,6 +2,7 @@
 #ifndef HELIX_RUNTIME_CORE_SESSION_H
 #define HELIX_RUNTIME_CORE_SESSION_H
 
+#include "runtime/Comm/Inproc.h"
 #include "runtime/Core/Executor.h"
 #include "runtime/Core/Sampler.h"
 #include "runtime/Error.h"
@@ -17,9 +18,13 @@
 namespace helix {
 
 struct SessionOptions {
-  std::string weightsRoot = {};                 ///< empty: the artifact's directory
-  unsigned threads = 0;                         ///< over all ranks, at least one each; 0: one per core
+  std::string weightsRoot = {}; ///< empty: the artifact's directory
+  /// Of the first streams of all ranks, at least one each; 0: as many as there are cores, less one for each further
+  /// stream, which has a thread of its own.
+  unsigned threads = 0;
   std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
+  std::optional<Link> link = {};                ///< an artificial one between the ranks
+  uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept
 };
 
 /// Tokens of a slot that a step appends.
@@ -48,7 +53,12 @@ public:
   /// Bytes that a rank will hold, and of what all ranks share.
   MemoryNeeds memory(uint32_t rank) const { return layout.needs(threadsOf(rank)); }
   uint64_t sharedMemory() const;
+  /// Threads of a rank's first stream.
   unsigned threadsOf(uint32_t rank) const { return threads / ranks() + (rank < threads % ranks()); }
+
+  /// Streams of a rank beyond the first, each with a thread of its own.
+  unsigned extraStreams() const { return layout.streams - 1; }
+  const SessionOptions &options() const { return settings; }
 
   /// Allocates memory and loads weights. Throws MemoryExhausted, before it allocates, if not enough is available.
   /// `progress` is called with bytes loaded and their total.
@@ -81,6 +91,19 @@ public:
   /// What a rank sent in the last step, and for samples since.
   Traffic takeTraffic();
 
+  /// Steps since the session was loaded.
+  uint64_t steps() const { return stepCount; }
+
+  /// Seconds of the last step, around the work of all ranks.
+  double stepSeconds() const { return lastSeconds; }
+
+  /// The remembered steps of an entry, oldest first.
+  std::vector<const StepTrace *> trace(uint32_t entry) const;
+
+  /// Fills the first `tokens` tokens of every slot's cache with small numbers and says that the slot holds them: to
+  /// time steps at a length, not to decode anything.
+  void pretendLength(uint32_t slot, uint64_t tokens);
+
   Executor &rank(uint32_t index) { return *executors[index]; }
 
 private:
@@ -97,16 +120,16 @@ private:
   void checkRoom(const Feed &feed) const;
   void checkMemory() const;
   void checkLoaded() const;
+  void reserveTrace();
   void initialise(const std::function<void(uint64_t, uint64_t)> &progress);
   void gatherLogits(std::span<float> out, const std::function<const float *(const Executor &)> &local) const;
   template <typename Body> void onAllRanks(const Body &body);
 
   artifact::LoadedArtifact file;
-  std::string weightsRoot;
-  std::chrono::milliseconds commTimeout;
+  SessionOptions settings;
   Mesh mesh;
-  unsigned threads;
   RankLayout layout;
+  unsigned threads; ///< of the first streams of all ranks
   Images images;
 
   Mapping table;
@@ -121,6 +144,14 @@ private:
   Sampler sampler;
   std::vector<LocalLogits> locals;
   std::vector<Feed> rest; ///< what prefill has still to append
+  /// Of one entry: room for the last steps, in a ring.
+  struct Ring {
+    std::vector<StepTrace> steps;
+    uint64_t taken = 0;
+  };
+  std::vector<Ring> rings;
+  uint64_t stepCount = 0;
+  double lastSeconds = 0;
   uint32_t lastEntry = 0;
   std::vector<uint32_t> lastCounts; ///< tokens per slot of the last step
   bool failed = false;

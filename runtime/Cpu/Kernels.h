@@ -101,6 +101,9 @@ constexpr size_t kvAppendItems(const KvAppendArgs &args) { return size_t(args.ba
 /// past[b] + qLen[b] must not exceed the slot's capacity.
 void kvAppend(const KvAppendArgs &args, size_t begin, size_t end);
 
+/// Writes small numbers where the first `tokens` tokens of a slot lie on this rank, for timing.
+void kvFill(const KvCache &cache, uint64_t slot, uint64_t tokens);
+
 struct AttentionArgs {
   const float *q = nullptr;                ///< [batch, tokens, heads, cache.keyDim]
   const int32_t *past = nullptr;           ///< [batch] position of query token 0

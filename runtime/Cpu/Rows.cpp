@@ -72,4 +72,24 @@ void kvAppend(const KvAppendArgs &args, size_t begin, size_t end) {
   });
 }
 
+void kvFill(const KvCache &cache, uint64_t slot, uint64_t tokens) {
+  withElement(cache.dtype, [&](auto element) {
+    // Numbers of a short cycle between -1/2 and 1/2, which every type holds.
+    decltype(element) numbers[64];
+    for (int i = 0; i < 64; ++i)
+      fromFloat(float(i * 37 % 64 - 32) / 64, numbers[i]);
+    auto fill = [&](void *area, uint64_t first, uint64_t count) {
+      auto *to = static_cast<decltype(element) *>(area) + first;
+      for (uint64_t i = 0; i < count; ++i)
+        to[i] = numbers[i * 5 % 64];
+    };
+    uint64_t held = kvLocalLength(tokens, cache.rank, cache.block, cache.kvp), heads = cache.heads;
+    for (uint64_t local = 0; local < held; local += cache.block) {
+      uint64_t page = kvPage(cache, slot, local);
+      fill(cache.key, kvKeyIndex(cache, page, 0, 0), heads * cache.block * cache.keyDim);
+      fill(cache.value, kvValueIndex(cache, page, 0, 0), heads * cache.block * cache.valueDim);
+    }
+  });
+}
+
 } // namespace helix::cpu

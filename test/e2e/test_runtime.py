@@ -6,6 +6,7 @@ import shutil
 
 import helix
 import numpy as np
+import onnx
 import pytest
 
 
@@ -166,3 +167,29 @@ def test_c_example_gives_the_tools_tokens(scratch):
     hlx = artifact(scratch, "llama-tiny", 2, 2, 1)
     want = helix.tool("helix-run", hlx, "--prompt-ids", "3,1,4,1,5", "--tokens", 12).stdout.split()
     assert helix.tool("example-generate", hlx, 12, 3, 1, 4, 1, 5).stdout.split() == want
+
+
+def test_a_trace_tells_every_command_by_its_onnx_node(scratch):
+    hlx, out = artifact(scratch, "llama-tiny", 2, 2, 1), scratch / "trace.json"
+    run = helix.tool("helix-run", hlx, "--benchmark-context", 40, "--benchmark-steps", 3, "--link-latency", 0.001,
+                     "--trace", out)
+    assert "decode: 3 steps" in run.stderr and run.stdout == ""
+    trace = json.loads(out.read_text())
+    nodes = {node.name for node in onnx.load(helix.model("llama-tiny"), load_external_data=False).graph.node}
+    commands = [event for event in trace["traceEvents"] if "command" in event.get("args", {})]
+    assert all(event["name"] in nodes for event in commands if event["name"] != event["args"]["kind"])
+    assert {"AllToAll", "PartialAttention", "Linear", "Generated"} <= {event["cat"] for event in commands}
+    steps = trace["helix"]["steps"]
+    assert [step["past"] for step in steps] == [[40]] * 3
+    for step in steps:
+        for rank in range(4):
+            own = [it for it in commands if it["pid"] == rank and it["args"]["step"] == step["step"]]
+            kv = [it["args"]["bytes"] for it in own if it["cat"] == "PartialAttention"]
+            # 41 tokens in blocks of 4 over two ranks: 21 and 20, each with one KV head of 16 + 16 floats.
+            local = 21 if rank % 2 == 0 else 20
+            assert all(bytes_ >= local * 32 * 4 for bytes_ in kv) and kv
+            sent = [it["args"]["sent_bytes"] for it in own if it["cat"] in ("AllToAll", "AllReduce")]
+            assert sum(sent) == sum(expected_bytes("llama-tiny", 2, 2, 1, 1))
+            for stream in {it["tid"] for it in own}:
+                track = [it for it in own if it["tid"] == stream]
+                assert all(b["ts"] >= a["ts"] + a["dur"] - 1e-3 for a, b in zip(track, track[1:]))

@@ -122,6 +122,7 @@ void generate(Session &session, const Prompts &prompts, const RunOptions &option
       feeds.push_back({sequence.slot, {&sequence.next, 1}});
     Clock::time_point start = Clock::now();
     session.step(artifact::EntryKind::Decode, feeds);
+    statistics.stepSeconds.push_back(session.stepSeconds());
     statistics.decodeTokens += feeds.size();
     advanceFrom(0);
     statistics.decodeSeconds.push_back(secondsSince(start));
@@ -129,6 +130,8 @@ void generate(Session &session, const Prompts &prompts, const RunOptions &option
     statistics.samplingSent += statistics.decodeTraffic.sampling;
   }
   statistics.print(options.benchmark);
+  if (!options.reportFile.empty())
+    writeReport(session, options, statistics);
 
   if (options.outputsFile.empty())
     return;

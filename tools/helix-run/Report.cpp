@@ -7,6 +7,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
+#include <thread>
 #include <unistd.h>
 
 namespace helix {
@@ -54,6 +55,16 @@ void loadWithReport(Session &session) {
   std::fprintf(stderr, "%s: attention tpa %u x kvp %u, FFN ep %u x tpf %u; %s of %s\n", counted(ranks, "rank").c_str(),
                mesh.tpa(), mesh.kvp(), mesh.ep(), mesh.tpf(), counted(session.slots(), "slot").c_str(),
                counted(session.capacity(), "token").c_str());
+  if (unsigned extra = session.extraStreams()) {
+    unsigned first = 0;
+    for (uint32_t r = 0; r < ranks; ++r)
+      first += session.threadsOf(r);
+    std::fprintf(stderr, "%s compute, %u for further streams; the machine has %s\n", counted(first, "thread").c_str(),
+                 ranks * extra, counted(std::thread::hardware_concurrency(), "core").c_str());
+  }
+  if (const auto &link = session.options().link)
+    std::fprintf(stderr, "artificial link: %g s + bytes sent / %g per second for each exchange\n", link->latency,
+                 link->bytesPerSecond);
   uint64_t all = session.sharedMemory();
   for (uint32_t r = 0; r < ranks; ++r)
     all += session.memory(r).total();
@@ -72,6 +83,10 @@ void loadWithReport(Session &session) {
   session.load([&](uint64_t done, uint64_t total) { progress.show(done, total); });
 }
 
+double quantile(const std::vector<double> &sorted, double part) {
+  return sorted[size_t(part * double(sorted.size() - 1) + 0.5)];
+}
+
 void Statistics::print(bool benchmark) const {
   if (prefillTokens != 0)
     std::fprintf(stderr, "prompts: %" PRIu64 " tokens in %.3f s, %.1f tokens/s\n", prefillTokens, prefillSeconds,
@@ -83,12 +98,12 @@ void Statistics::print(bool benchmark) const {
   double sum = 0;
   for (double seconds : sorted)
     sum += seconds;
-  auto at = [&](double quantile) { return sorted[size_t(quantile * double(sorted.size() - 1) + 0.5)] * 1e3; };
+  auto at = [&](double part) { return quantile(sorted, part) * 1e3; };
   std::fprintf(stderr, "decode: %zu steps, %.3f ms per token and sequence (median), %.1f tokens/s\n", sorted.size(),
                at(0.5), double(decodeTokens) / std::max(sum, 1e-9));
   if (benchmark)
-    std::fprintf(stderr, "decode step, ms: min %.3f  p10 %.3f  median %.3f  p90 %.3f  max %.3f  mean %.3f\n", at(0),
-                 at(0.1), at(0.5), at(0.9), at(1), sum / double(sorted.size()) * 1e3);
+    std::fprintf(stderr, "decode step, ms: min %.3f  p10 %.3f  median %.3f  p90 %.3f  p99 %.3f  max %.3f  mean %.3f\n",
+                 at(0), at(0.1), at(0.5), at(0.9), at(0.99), at(1), sum / double(sorted.size()) * 1e3);
   std::fprintf(stderr,
                "bytes sent per rank and decode step: all-to-all %" PRIu64 ", all-reduce %" PRIu64 ", embedding %" PRIu64
                ", sampling %" PRIu64 "\n",

@@ -25,6 +25,10 @@ struct RunOptions {
   Sampling sampling;
   std::vector<int64_t> stopIds;
   bool score = false, benchmark = false;
+  std::string traceFile, reportFile;
+  std::optional<uint64_t> benchmarkContext;
+  uint32_t benchmarkSteps = 32;
+  uint32_t benchmarkBatch = 0; ///< 0: every slot
   std::optional<uint64_t> decodeLast;
 };
 
@@ -41,8 +45,8 @@ std::string promptName(const Prompts &prompts, size_t index);
 /// Throws unless every prompt is of the vocabulary and fits a slot, and so are the ids that stop one.
 void checkPrompts(const Session &session, const Prompts &prompts, const RunOptions &options);
 
-/// Throws unless --outputs can be written without harm to a file that the run reads; `checkOutputsAgainstWeights` is
-/// for those that only the artifact names.
+/// Throws unless what the run writes can be written without harm to a file that it reads; `checkOutputsAgainstWeights`
+/// is for those that only the artifact names.
 void checkOutputs(const RunOptions &options);
 void checkOutputsAgainstWeights(const RunOptions &options, const artifact::Artifact &artifact);
 
@@ -68,12 +72,28 @@ private:
 /// Times and bytes of the steps of a run.
 struct Statistics {
   std::vector<double> decodeSeconds; ///< of each decode step, sampling included
+  std::vector<double> stepSeconds;   ///< the same of the ranks' work alone
   double prefillSeconds = 0;
   uint64_t prefillTokens = 0, decodeTokens = 0;
   Traffic decodeTraffic;     ///< of one decode step; collectives are the same in each
   uint64_t samplingSent = 0; ///< in all decode steps
   void print(bool benchmark) const;
 };
+
+/// The value below which this part of sorted values lies.
+double quantile(const std::vector<double> &sorted, double part);
+
+/// Writes --trace: the remembered steps from the session's step `firstStep` on. Throws ReportUnwritable.
+void writeTrace(const Session &session, const RunOptions &options, uint64_t firstStep);
+
+/// Writes --report. Throws ReportUnwritable.
+void writeReport(const Session &session, const RunOptions &options, const Statistics &statistics);
+
+/// Throws unless the artifact's slots have room for --benchmark-context.
+void checkBenchmark(const Session &session, const RunOptions &options);
+
+/// Times decode steps at a length over made-up caches; returns the first step that counts.
+uint64_t benchmark(Session &session, const RunOptions &options);
 
 /// Decodes every prompt, as many at a time as there are slots; token ids go to stdout.
 void generate(Session &session, const Prompts &prompts, const RunOptions &options);

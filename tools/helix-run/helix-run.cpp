@@ -21,7 +21,15 @@ std::string checkWhole(const std::string &text) {
   return good ? "" : "'" + text + "' is not a whole number from 0 to 18446744073709551615";
 }
 
-void addOptions(CLI::App &app, RunOptions &options, std::string &stopIds, double &timeoutSeconds) {
+/// What options say before they are checked.
+struct Arguments {
+  std::string stopIds;
+  double timeoutSeconds = 60;
+  std::optional<double> linkLatency, linkBandwidth;
+  uint32_t traceSteps = 8;
+};
+
+void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
   CLI::Validator whole(checkWhole, "");
   app.add_option("artifact", options.artifact,
                  "What helix-compile wrote (.hlx). It carries native code: run only what "
@@ -38,7 +46,7 @@ void addOptions(CLI::App &app, RunOptions &options, std::string &stopIds, double
   app.add_option("--tokens", options.tokens, "Tokens to decode per prompt, at most")
       ->check(whole)
       ->capture_default_str();
-  app.add_option("--stop-ids", stopIds, "Ids that end a prompt's tokens; they are not printed");
+  app.add_option("--stop-ids", arguments.stopIds, "Ids that end a prompt's tokens; they are not printed");
   app.add_option("--temperature", options.sampling.temperature, "0: always the likeliest token")->capture_default_str();
   app.add_option("--top-k", options.sampling.topK, "Draw among the k likeliest; 0: all")
       ->check(whole)
@@ -57,13 +65,31 @@ void addOptions(CLI::App &app, RunOptions &options, std::string &stopIds, double
   app.add_option("--weights-root", options.session.weightsRoot,
                  "Directory that weight files are relative to (default: the artifact's)");
   app.add_option("--threads", options.session.threads,
-                 "Threads of all ranks together, at least one each; 0: one per "
-                 "core")
+                 "Threads that compute, of all ranks together, at least one each; 0: one per core, less one for each "
+                 "further stream of a rank, which has a thread of its own")
       ->check(whole)
       ->capture_default_str();
-  app.add_option("--comm-timeout", timeoutSeconds, "Seconds after which a rank gives up waiting for another")
+  app.add_option("--comm-timeout", arguments.timeoutSeconds, "Seconds after which a rank gives up waiting for another")
       ->capture_default_str();
+  app.add_option("--link-latency", arguments.linkLatency,
+                 "Let every exchange among ranks take at least these seconds, and");
+  app.add_option("--link-bandwidth", arguments.linkBandwidth,
+                 "the bytes that a rank sends in it over this many per second: an artificial link, for experiments");
   app.add_flag("--benchmark", options.benchmark, "Print more about the time of decode steps");
+  app.add_option("--benchmark-context", options.benchmarkContext,
+                 "Take no prompt: time decode steps over made-up caches of S tokens per slot")
+      ->check(whole);
+  app.add_option("--benchmark-steps", options.benchmarkSteps, "With it: how many steps, after three that do not count")
+      ->check(whole)
+      ->capture_default_str();
+  app.add_option("--benchmark-batch", options.benchmarkBatch, "With it: how many slots are in use; 0: all")
+      ->check(whole)
+      ->capture_default_str();
+  app.add_option("--report", options.reportFile, "Write times and bytes of decode steps to a JSON file");
+  app.add_option("--trace", options.traceFile,
+                 "Write when each command of the last decode steps ran to a Chrome trace (JSON), which Perfetto opens; "
+                 "of the last prefill steps if nothing is decoded");
+  app.add_option("--trace-steps", arguments.traceSteps, "With it: how many steps")->check(whole)->capture_default_str();
   app.footer("stdout has one line of token ids per prompt, in their order: of a single prompt, token by token as they\n"
              "come; of several, each line when it is whole. Everything else is on stderr.");
 }
@@ -78,13 +104,53 @@ void checkValues(const CLI::App &app) {
         throw fail(option->get_name() + " has no value" + (value.empty() ? "" : " before '" + value + "'"));
 }
 
-void checkOptions(const CLI::App &app, RunOptions &options, double timeoutSeconds) {
-  if (options.promptIds.empty() && options.promptsFile.empty() && options.inputsFile.empty())
+/// Throws if one of the options was given, which has no effect because of another.
+void refuse(const CLI::App &app, std::initializer_list<const char *> names, const std::string &because) {
+  for (const char *name : names)
+    if (app.count(name) != 0)
+      throw fail(std::string(name) + " has no effect " + because);
+}
+
+void checkLinkAndTrace(const CLI::App &app, RunOptions &options, const Arguments &arguments) {
+  if (arguments.linkLatency || arguments.linkBandwidth) {
+    Link &link = options.session.link.emplace();
+    link.latency = arguments.linkLatency.value_or(link.latency);
+    link.bytesPerSecond = arguments.linkBandwidth.value_or(link.bytesPerSecond);
+    if (!(link.latency >= 0 && link.latency <= 100))
+      throw fail("--link-latency must be 0 to 100 seconds");
+    if (!(link.bytesPerSecond >= 1))
+      throw fail("--link-bandwidth must be at least 1 byte per second");
+  }
+  if (options.traceFile.empty())
+    refuse(app, {"--trace-steps"}, "without --trace; leave one of them out");
+  else if (arguments.traceSteps < 1 || arguments.traceSteps > 10000)
+    throw fail("--trace-steps must be 1 to 10000");
+  else
+    options.session.traceSteps = arguments.traceSteps;
+}
+
+void checkBenchmarkOptions(const CLI::App &app, const RunOptions &options) {
+  if (!options.benchmarkContext)
+    return refuse(app, {"--benchmark-steps", "--benchmark-batch"}, "without --benchmark-context; leave it out");
+  refuse(app,
+         {"--prompt-ids", "--prompts", "--inputs", "--outputs", "--tokens", "--stop-ids", "--temperature", "--top-k",
+          "--top-p", "--seed", "--score", "--decode-last"},
+         "with --benchmark-context, which decodes made-up tokens; leave one of them out");
+  if (options.benchmarkSteps < 1 || options.benchmarkSteps > 1000000)
+    throw fail("--benchmark-steps must be 1 to 1000000");
+}
+
+void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arguments) {
+  checkBenchmarkOptions(app, options);
+  checkLinkAndTrace(app, options, arguments);
+  if (!options.benchmarkContext && options.promptIds.empty() && options.promptsFile.empty() &&
+      options.inputsFile.empty())
     throw fail("there is no prompt; give --prompt-ids, --prompts or --inputs");
   if (options.tokens == 0)
     throw fail("--tokens must be at least 1");
   if (options.session.threads > 65536)
     throw fail("--threads must be at most 65536");
+  double timeoutSeconds = arguments.timeoutSeconds;
   if (!(timeoutSeconds > 0 && timeoutSeconds <= 1e6))
     throw fail("--comm-timeout must be above 0 and at most 1000000 seconds");
   if (options.decodeLast && !options.score)
@@ -92,22 +158,18 @@ void checkOptions(const CLI::App &app, RunOptions &options, double timeoutSecond
   checkSampling(options.sampling);
   // What would have no effect was meant to have one.
   if (options.score)
-    for (const char *name : {"--tokens", "--stop-ids", "--temperature", "--top-k", "--top-p", "--seed"})
-      if (app.count(name) != 0)
-        throw fail(std::string(name) + " has no effect with --score, which decodes nothing; leave one of them out");
+    refuse(app, {"--tokens", "--stop-ids", "--temperature", "--top-k", "--top-p", "--seed", "--report"},
+           "with --score, which decodes nothing; leave one of them out");
   if (options.sampling.temperature == 0)
-    for (const char *name : {"--top-k", "--top-p"})
-      if (app.count(name) != 0)
-        throw fail(std::string(name) + " has no effect at temperature 0; give a --temperature above 0");
+    refuse(app, {"--top-k", "--top-p"}, "at temperature 0; give a --temperature above 0");
   options.session.commTimeout = std::chrono::milliseconds(std::max<int64_t>(1, int64_t(timeoutSeconds * 1000)));
 }
 
 int run(int argc, char **argv) {
   RunOptions options;
-  std::string stopIds;
-  double timeoutSeconds = 60;
+  Arguments arguments;
   CLI::App app("Runs a Helix artifact: prompts of token ids in, token ids out.", "helix-run");
-  addOptions(app, options, stopIds, timeoutSeconds);
+  addOptions(app, options, arguments);
   // CLI11 would take the next argument for the value.
   for (int i = 1; i < argc; ++i)
     if (std::string_view text = argv[i]; text.starts_with("--") && text.find('=') == text.size() - 1)
@@ -123,21 +185,30 @@ int run(int argc, char **argv) {
     throw fail(std::string(error.what()) + "; see helix-run --help");
   }
   checkValues(app);
-  checkOptions(app, options, timeoutSeconds);
-  if (!stopIds.empty())
-    options.stopIds = parseIds("--stop-ids", stopIds);
+  checkOptions(app, options, arguments);
+  if (!arguments.stopIds.empty())
+    options.stopIds = parseIds("--stop-ids", arguments.stopIds);
   checkOutputs(options);
-  Prompts prompts = readPrompts(options);
+  Prompts prompts;
+  if (!options.benchmarkContext)
+    prompts = readPrompts(options);
   Session session(options.artifact, options.session);
   checkOutputsAgainstWeights(options, session.artifact());
   checkPrompts(session, prompts, options);
   if (options.score)
     checkScore(session, prompts, options);
+  if (options.benchmarkContext)
+    checkBenchmark(session, options);
   loadWithReport(session);
-  if (options.score)
+  uint64_t firstStep = 0;
+  if (options.benchmarkContext)
+    firstStep = benchmark(session, options);
+  else if (options.score)
     score(session, prompts, options);
   else
     generate(session, prompts, options);
+  if (!options.traceFile.empty())
+    writeTrace(session, options, firstStep);
   flushStdout();
   return 0;
 }

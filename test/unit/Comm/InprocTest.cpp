@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <random>
@@ -169,6 +172,76 @@ TEST(Inproc, SeveralInFlight) {
       EXPECT_EQ(memory[i], 6.0f) << i;
 }
 
+double secondsOf(const std::function<void()> &body) {
+  auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// latency + bytes sent / bandwidth from the last start on, and hardly more: the best of a few, as a busy machine may
+/// wake a thread late.
+TEST(Inproc, ALinkTakesItsTime) {
+  Mesh mesh{1, 3, 1, 3};
+  const Collective collectives[] = {{Collective::Kind::AllToAll, Axis::Kvp, 0, 12000, 4000},
+                                    {Collective::Kind::AllReduce, Axis::N, 0, 12000, 3000}};
+  const double bytes[] = {2 * 4000, 2 * 2 * 1000 * 4};
+  for (int kind : {0, 1})
+    for (Link link : {Link{0.004, 1e300}, Link{0, 1e6}, Link{0.003, 2e6}}) {
+      Ranks ranks(mesh, 24000, {.link = link});
+      double expected = link.latency + bytes[kind] / link.bytesPerSecond, best = INFINITY;
+      for (int round = 0; round < 8; ++round) {
+        std::vector<double> seconds(3);
+        std::atomic<int> ready{0};
+        ranks.run([&](uint32_t r, Communicator &end) {
+          // All at once, and then one that is late.
+          ++ready;
+          while (ready != 3)
+            std::this_thread::yield();
+          if (round % 2 == 1 && r == 1)
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+          seconds[r] = secondsOf([&] { end.wait(end.start(collectives[kind])); });
+        });
+        double late = seconds[1];
+        EXPECT_GE(late, expected) << "a wait that ends early";
+        if (round % 2 == 1) {
+          EXPECT_GE(seconds[0], expected + 0.003);
+          best = std::min(best, late);
+        } else {
+          // The last to start cannot take longer than the link and the exchange.
+          best = std::min(best, *std::min_element(seconds.begin(), seconds.end()));
+        }
+      }
+      EXPECT_LE(best, expected + 0.002) << kind << " " << link.latency << " " << link.bytesPerSecond;
+    }
+}
+
+TEST(Inproc, ALinkChangesNoBits) {
+  Mesh mesh{1, 4, 1, 4};
+  for (auto kind : {Collective::Kind::AllToAll, Collective::Kind::AllReduce}) {
+    Ranks fast(mesh, 800), slow(mesh, 800, {.link = Link{1e-4, 1e7}});
+    for (uint32_t r = 0; r < 4; ++r)
+      for (size_t i = 0; i < 100; ++i)
+        fast.memory[r][i] = slow.memory[r][i] = 1.0f / float(1 + i + 31 * r);
+    Collective collective{kind, Axis::Kvp, 0, 400, kind == Collective::Kind::AllToAll ? 100u : 97u};
+    for (Ranks *ranks : {&fast, &slow})
+      ranks->run([&](uint32_t, Communicator &end) {
+        for (int round = 0; round < 5; ++round)
+          end.wait(end.start(collective));
+      });
+    EXPECT_EQ(fast.memory, slow.memory);
+  }
+}
+
+TEST(Inproc, ARankAloneHasNoLink) {
+  Ranks ranks({2, 1, 1, 2}, 64, {.link = Link{30, 1}});
+  EXPECT_LT(secondsOf([&] {
+              ranks.run([](uint32_t, Communicator &end) {
+                end.wait(end.start({Collective::Kind::AllToAll, Axis::Kvp, 0, 16, 4}));
+              });
+            }),
+            10);
+}
+
 ErrorCode codeOf(const std::function<void()> &body) {
   try {
     body();
@@ -191,6 +264,25 @@ TEST(Inproc, AbsentPeerIsATimeout) {
   EXPECT_EQ(codes[0], ErrorCode::CommTimeout);
   EXPECT_EQ(codes[2], ErrorCode::CommTimeout);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
+TEST(Inproc, AbortWakesWhoSleepsOnTheLink) {
+  Ranks ranks({1, 3, 1, 3}, 64, {.link = Link{300, 1}});
+  std::vector<ErrorCode> codes(3);
+  EXPECT_LT(secondsOf([&] {
+              ranks.run([&](uint32_t r, Communicator &end) {
+                Communicator::Pending pending = end.start({Collective::Kind::AllToAll, Axis::Kvp, 0, 16, 4});
+                if (r == 1) {
+                  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+                  end.abort("enough");
+                  return;
+                }
+                codes[r] = codeOf([&] { end.wait(pending); });
+              });
+            }),
+            60);
+  EXPECT_EQ(codes[0], ErrorCode::CommAborted);
+  EXPECT_EQ(codes[2], ErrorCode::CommAborted);
 }
 
 TEST(Inproc, AbortWakesTheOthersWithItsReason) {

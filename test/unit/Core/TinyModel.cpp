@@ -9,6 +9,7 @@
 #include <random>
 #include <stdexcept>
 #include <unistd.h>
+#include <utility>
 
 namespace helix::test {
 
@@ -295,6 +296,7 @@ private:
       it->outputs.push_back(std::make_unique<OperandT>(operand));
     it->phase = phase;
     it->stream = stream;
+    it->cost = std::exchange(cost, nullptr);
     it->source = "node" + std::to_string(entry->commands.size());
     entry->commands.push_back(std::move(it));
   }
@@ -426,6 +428,12 @@ private:
       uint64_t elements = uint64_t(tokens ? entry->batch : 1) * part.size * partial.padded_heads * (dim + 1);
       OperandT send = place(Space::Comm, elements);
       stacked.push_back(place(Space::Comm, elements));
+      double share = double(part.size) / (tokens ? entry->tokens : entry->batch);
+      cost = std::make_unique<CostT>();
+      cost->bytes_per_query = 4.0 * heads * dim * (options.chunks ? share : 1);
+      cost->bytes_per_cached = double(tokens || !options.chunks ? entry->batch : part.size) * kvHeads * 2 * dim *
+                               (options.cache == DType::F32 ? 4 : 2);
+      cost->flops_per_query_cached = 2.0 * heads * 2 * dim * (options.chunks ? share : 1);
       command(partial, {q, cache(layer), input(1), input(2)}, {send});
       AllToAllT work;
       work.axis = Axis::Kvp;
@@ -526,6 +534,7 @@ private:
   uint64_t localVocabulary, rows = 0;
   Phase phase = Phase::None;
   uint32_t stream = 0;
+  std::unique_ptr<CostT> cost; ///< of the next command, if it has one
   ArtifactT artifact;
   EntryT *entry = nullptr;
   std::map<std::string, uint32_t> weights;

@@ -282,6 +282,27 @@ TEST(KvAppend, HasOneWriterPerTokenOverTwoCycles) {
     }
 }
 
+TEST(KvFill, MakesFiniteTokensWhereTheyBelong) {
+  for (DType dtype : kDTypes) {
+    Ranks ranks({dtype, 3, 4, 4, 2, 5, 3, 1, {30, 25, 9}, {0, 0, 0}});
+    for (uint32_t rank = 0; rank < 3; ++rank) {
+      kvFill(ranks.cache(rank), 1, 22);
+      // 22 tokens in blocks of 4 over 3 ranks: 8, 8 and 6, that is two pages each.
+      std::vector<bool> filled(ranks.table.size());
+      filled[ranks.table[ranks.pagesPerSlot]] = filled[ranks.table[ranks.pagesPerSlot + 1]] = true;
+      bool different = false;
+      for (size_t page = 0; page < filled.size(); ++page)
+        for (size_t i = 0; i < 2 * 4 * 5; ++i) {
+          double key = decode(dtype, ranks.keyAreas[rank].data(), page * 40 + i);
+          double value = i < 24 ? decode(dtype, ranks.valueAreas[rank].data(), page * 24 + i) : key;
+          ASSERT_EQ(std::abs(key) <= 0.5 && std::abs(value) <= 0.5, bool(filled[page])) << page << " " << i;
+          different |= filled[page] && key != 0;
+        }
+      EXPECT_TRUE(different);
+    }
+  }
+}
+
 TEST(Attention, MatchesFloat64ForEveryHeadSizeAndType) {
   forEachTarget([] {
     for (DType dtype : kDTypes)

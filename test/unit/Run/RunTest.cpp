@@ -1,6 +1,6 @@
 //===- RunTest.cpp - helix-run and the C example, as programs --------------===//
+#include "Program.h"
 #include "lib/Artifact/Writer.h"
-#include "test/unit/Core/TinyModel.h"
 #include "tools/helix-run/Npz.h"
 
 #include <gtest/gtest.h>
@@ -8,30 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
-#include <fstream>
 #include <numeric>
 #include <sstream>
 
 using namespace helix::test;
 
 namespace {
-
-struct Result {
-  int status;
-  std::string out, err;
-};
-
-std::string contentsOf(const std::string &path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-Result run(const TemporaryDirectory &directory, const std::string &program, const std::string &arguments) {
-  std::string out = directory.file("out"), err = directory.file("err");
-  int status = std::system((program + " " + arguments + " >" + out + " 2>" + err + " </dev/null").c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contentsOf(out), contentsOf(err)};
-}
 
 std::string text(const std::vector<int64_t> &ids, const char *separator) {
   std::string result;

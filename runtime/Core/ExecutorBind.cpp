@@ -1,0 +1,175 @@
+//===- ExecutorBind.cpp - Commands to calls --------------------------------===//
+#include "lib/Artifact/Validate.h"
+#include "runtime/Core/Executor.h"
+
+namespace helix {
+namespace {
+
+/// Bytes that a command should touch before the helpers are woken for it: below, that takes longer than the work.
+constexpr uint64_t kParallelBytes = 32 * 1024;
+
+uint64_t bytesOf(const artifact::Command &command) {
+  uint64_t bytes = 0;
+  for (const auto *operands : {command.inputs(), command.outputs()})
+    for (uint32_t i = 0; operands && i < operands->size(); ++i)
+      bytes += operands->Get(i)->bytes();
+  return bytes;
+}
+
+} // namespace
+
+void *Executor::address(const artifact::Operand &operand) const {
+  switch (operand.space()) {
+  case artifact::Space::Device:
+    return device.data() + operand.offset();
+  case artifact::Space::Comm:
+    return comm.data() + operand.offset();
+  case artifact::Space::Weight:
+    return weights.data() + layout.weights[operand.index()].offset;
+  case artifact::Space::Kv:
+    break;
+  case artifact::Space::Input:
+    if (operand.index() == 0)
+      return current->ids.data();
+    return (operand.index() == 1 ? current->past : current->qLen).data();
+  }
+  return nullptr;
+}
+
+Executor::Call Executor::bindCommand(const artifact::Command &command, const Images &images) const {
+  auto in = [&](uint32_t i) { return address(*command.inputs()->Get(i)); };
+  auto out = [&](uint32_t i) { return address(*command.outputs()->Get(i)); };
+  auto floats = [](void *pointer) { return static_cast<float *>(pointer); };
+  auto weight = [&](uint32_t i) -> const artifact::Weight & {
+    return *artifact.weights()->Get(command.inputs()->Get(i)->index());
+  };
+  switch (command.work_type()) {
+  case artifact::Work::Embedding: {
+    const auto &work = *command.work_as_Embedding();
+    return cpu::EmbeddingArgs{static_cast<const int64_t *>(in(0)),
+                              in(1),
+                              static_cast<cpu::DType>(weight(1).dtype()),
+                              floats(out(0)),
+                              work.rows(),
+                              work.vocabulary(),
+                              work.hidden(),
+                              int64_t(rank * work.vocabulary()),
+                              work.tied()};
+  }
+  case artifact::Work::Linear: {
+    const auto &work = *command.work_as_Linear();
+    bool empty = weightPlan(weight(1), mesh, rank).isEmpty();
+    return cpu::LinearArgs{floats(in(0)),
+                           empty ? nullptr : in(1), // a product with nothing but padding is zero
+                           static_cast<cpu::DType>(weight(1).dtype()),
+                           floats(out(0)),
+                           work.rows(),
+                           work.k(),
+                           work.n()};
+  }
+  case artifact::Work::KvAppend: {
+    const auto &work = *command.work_as_KvAppend();
+    return cpu::KvAppendArgs{floats(in(0)),
+                             floats(in(1)),
+                             current->past.data(),
+                             current->qLen.data(),
+                             caches[command.inputs()->Get(4)->index()],
+                             work.batch(),
+                             work.tokens()};
+  }
+  case artifact::Work::PartialAttention: {
+    cpu::AttentionArgs args = attentionOf(artifact, command, rank);
+    args.q = floats(in(0));
+    args.past = current->past.data();
+    args.qLen = current->qLen.data();
+    args.cache = caches[command.inputs()->Get(1)->index()];
+    args.send = floats(out(0));
+    return args;
+  }
+  case artifact::Work::MergeAttention: {
+    const auto &work = *command.work_as_MergeAttention();
+    MergeCall call;
+    bool alongTokens = work.along() == artifact::ChunkDim::Tokens;
+    for (uint32_t i = 0; work.chunks() && i < work.chunks()->size(); ++i)
+      call.chunks.push_back({floats(in(i)), work.chunks()->Get(i)});
+    if (call.chunks.empty())
+      call.chunks.push_back({floats(in(0)), alongTokens ? work.tokens() : work.batch()});
+    call.args = {{},           alongTokens,   floats(out(0)), work.peers(),
+                 work.batch(), work.tokens(), work.heads(),   work.value_dim()};
+    return call;
+  }
+  case artifact::Work::Concat: {
+    const auto &work = *command.work_as_Concat();
+    ConcatCall call{{}, {{}, floats(out(0)), work.rows()}};
+    for (uint32_t i = 0; i < work.widths()->size(); ++i)
+      call.parts.push_back({floats(in(i)), work.widths()->Get(i)});
+    return call;
+  }
+  case artifact::Work::LastToken: {
+    const auto &work = *command.work_as_LastToken();
+    return cpu::LastTokenArgs{floats(in(0)), current->qLen.data(), floats(out(0)),
+                              work.batch(),  work.tokens(),        work.hidden()};
+  }
+  case artifact::Work::Generated: {
+    uint32_t kernel = command.work_as_Generated()->kernel();
+    KernelCall call{images.kernel(kernel), {}, artifact.kernels()->Get(kernel)->groups()};
+    for (uint32_t i = 0; command.inputs() && i < command.inputs()->size(); ++i)
+      call.buffers.push_back(in(i));
+    for (uint32_t i = 0; command.outputs() && i < command.outputs()->size(); ++i)
+      call.buffers.push_back(out(i));
+    return call;
+  }
+  case artifact::Work::Record:
+    return EventCall{false, command.work_as_Record()->event()};
+  case artifact::Work::Wait:
+    return EventCall{true, command.work_as_Wait()->event()};
+  case artifact::Work::AllToAll:
+  case artifact::Work::AllReduce:
+  case artifact::Work::NONE:
+    break;
+  }
+  return collectiveOf(command);
+}
+
+Collective Executor::collectiveOf(const artifact::Command &command) {
+  uint64_t send = command.inputs()->Get(0)->offset(), receive = command.outputs()->Get(0)->offset();
+  if (const auto *work = command.work_as_AllToAll())
+    return {Collective::Kind::AllToAll, static_cast<Axis>(work->axis()), send, receive, work->chunk()};
+  const auto &work = *command.work_as_AllReduce();
+  return {Collective::Kind::AllReduce, static_cast<Axis>(work.axis()), send, receive, work.elements()};
+}
+
+void Executor::bind(const Images &images, std::span<const StepInputs> inputs, const int32_t *table,
+                    Communicator &peers) {
+  communicator = &peers;
+  for (uint32_t i = 0; i < layout.layers.size(); ++i) {
+    cpu::KvCache cache = cacheOf(artifact, i, rank);
+    cache.key = kv.data() + layout.layers[i].key.offset;
+    cache.value = kv.data() + layout.layers[i].value.offset;
+    cache.table = table;
+    caches.push_back(cache);
+  }
+  for (uint32_t i = 0; i < artifact.entries()->size(); ++i) {
+    const artifact::Entry &entry = *artifact.entries()->Get(i);
+    current = &inputs[i];
+    Program &program = entries.emplace_back();
+    program.inputs = current;
+    program.allTokens = entry.logits() == artifact::LogitRows::All;
+    program.logits = static_cast<const float *>(address(*entry.logits_operand()));
+    program.streams.resize(entry.streams());
+    if (!entry.commands())
+      continue;
+    for (const artifact::Command *command : *entry.commands()) {
+      // The helpers serve one stream.
+      Bound bound{bindCommand(*command, images), command->stream(),
+                  command->stream() == 0 && bytesOf(*command) >= kParallelBytes};
+      if (command->work_type() == artifact::Work::AllToAll)
+        bound.sent = &traffic.allToAll;
+      if (command->work_type() == artifact::Work::AllReduce)
+        bound.sent = command->phase() == artifact::Phase::None ? &traffic.embedding : &traffic.allReduce;
+      program.streams[bound.stream].push_back(std::move(bound));
+    }
+  }
+}
+
+} // namespace helix
