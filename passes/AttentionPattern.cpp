@@ -17,16 +17,17 @@ bool hasWeight(LinearOp linear) {
   return linear && isWeight(linear.getWeight()) && (!linear.getBias() || isWeight(linear.getBias()));
 }
 
-/// The norm of each head: x, if `op` is one.
-Value normOfHeads(Operation *op) {
-  if (!isa<RMSNormOp, LayerNormOp>(op) || cast<RankedTensorType>(op->getResult(0).getType()).getRank() != 4)
+/// The norm of each head (rank 4) or of whole rows (rank 3): x, if `op` is one.
+Value normOf(Operation *op, int64_t rank) {
+  if (!isa_and_nonnull<RMSNormOp, LayerNormOp>(op) ||
+      cast<RankedTensorType>(op->getResult(0).getType()).getRank() != rank)
     return {};
   return op->getOperand(0);
 }
 
-LogicalResult matchHeads(Value value, Operation *reader, SmallVectorImpl<Operation *> &heads) {
+LogicalResult matchHeads(Value value, Operation *reader, MeshAttr mesh, SmallVectorImpl<Operation *> &heads) {
   Operation *op = value.getDefiningOp();
-  if (!op || !(isa<RopeOp, tensor::ExpandShapeOp>(op) || normOfHeads(op)))
+  if (!op || !(isa<RopeOp, tensor::ExpandShapeOp>(op) || normOf(op, 4)))
     return shapeError(reader) << "its operand comes from "
                               << (op ? op->getName().getStringRef() : StringRef("an argument"))
                               << ", where helix.rope, a norm of each head or tensor.expand_shape is expected";
@@ -35,16 +36,25 @@ LogicalResult matchHeads(Value value, Operation *reader, SmallVectorImpl<Operati
                           << " but also used elsewhere, where it must be whole";
   heads.push_back(op);
   if (auto rope = dyn_cast<RopeOp>(op))
-    return matchHeads(rope.getX(), op, heads);
-  if (Value x = normOfHeads(op))
-    return matchHeads(x, op, heads);
+    return matchHeads(rope.getX(), op, mesh, heads);
+  if (Value x = normOf(op, 4))
+    return matchHeads(x, op, mesh, heads);
   auto expand = cast<tensor::ExpandShapeOp>(op);
   SmallVector<ReassociationIndices> groups = expand.getReassociationIndices();
-  auto linear = expand.getSrc().getDefiningOp<LinearOp>();
+  Value rows = expand.getSrc();
+  if (Value x = normOf(rows.getDefiningOp(), 3); x && rows.hasOneUse()) {
+    if (mesh.getTpa() > 1)
+      return rows.getDefiningOp()->emitError(errorPrefix(ErrorCode::RowNormCut))
+             << rows.getDefiningOp()->getName() << " reads all heads of a token at once, but tpa = " << mesh.getTpa()
+             << " gives each rank a part of them. Take tpa = 1 and a larger kvp";
+    heads.push_back(rows.getDefiningOp());
+    rows = x;
+  }
+  auto linear = rows.getDefiningOp<LinearOp>();
   if (expand.getResultType().getRank() != 4 || groups.size() != 3 || groups[2].size() != 2)
     return shapeError(op) << "it must split [batch, tokens, heads * dim] into heads, but makes "
                           << expand.getResultType() << " of " << expand.getSrcType();
-  if (!hasWeight(linear) || !isa<RankedTensorType>(linear.getResult().getType()) || !expand.getSrc().hasOneUse())
+  if (!hasWeight(linear) || !isa<RankedTensorType>(linear.getResult().getType()) || !rows.hasOneUse())
     return shapeError(op) << "it must be the only reader of a helix.linear with a helix.weight";
   heads.push_back(linear);
   return success();
@@ -52,14 +62,17 @@ LogicalResult matchHeads(Value value, Operation *reader, SmallVectorImpl<Operati
 
 } // namespace
 
-FailureOr<AttentionPattern> matchAttention(AttentionOp attention) {
+FailureOr<AttentionPattern> matchAttention(AttentionOp attention, MeshAttr mesh) {
   AttentionPattern pattern;
   pattern.append = attention.getCache().getDefiningOp<KVAppendOp>();
   if (!pattern.append)
     return shapeError(attention) << "its cache must come from helix.kv_append";
-  if (failed(matchHeads(attention.getQ(), attention, pattern.heads)) ||
-      failed(matchHeads(pattern.append.getKey(), pattern.append, pattern.heads)) ||
-      failed(matchHeads(pattern.append.getValue(), pattern.append, pattern.heads)))
+  for (Value perHead : {attention.getSlopes(), attention.getSinks()})
+    if (perHead && !isWeight(perHead))
+      return shapeError(attention) << "its slopes and sinks must be helix.weight, which can be sliced";
+  if (failed(matchHeads(attention.getQ(), attention, mesh, pattern.heads)) ||
+      failed(matchHeads(pattern.append.getKey(), pattern.append, mesh, pattern.heads)) ||
+      failed(matchHeads(pattern.append.getValue(), pattern.append, mesh, pattern.heads)))
     return failure();
   Value result = attention.getResult();
   if (result.hasOneUse())

@@ -7,8 +7,8 @@
 namespace helix {
 
 /// The ops around one attention. `heads` are those whose results are split over heads: from the products with a weight,
-/// through expand_shape to [batch, tokens, heads, dim], norms of each head and rope, to the operands of attention and
-/// append.
+/// through a norm of the whole row, expand_shape to [batch, tokens, heads, dim], norms of each head and rope, to the
+/// operands of attention and append.
 struct AttentionPattern {
   KVAppendOp append;
   llvm::SmallVector<mlir::Operation *> heads;
@@ -16,8 +16,9 @@ struct AttentionPattern {
   LinearOp output;
 };
 
-/// Matches the surroundings of `attention`; emits HLX2003 with the op that does not fit.
-mlir::FailureOr<AttentionPattern> matchAttention(AttentionOp attention);
+/// Matches the surroundings of `attention`; emits HLX2003 with the op that does not fit, or HLX2010 where a norm reads
+/// whole rows of queries or keys that `mesh` would cut.
+mlir::FailureOr<AttentionPattern> matchAttention(AttentionOp attention, MeshAttr mesh);
 
 /// On how many neighbours along tpa each KV head of `attention` lies: 1 where tpa is at most the number of KV heads.
 /// More ranks than KV heads must be so many for each head, and each of them needs as many query heads; emits HLX2006

@@ -87,6 +87,9 @@ struct Converter {
     return plan::GetWeightOp::create(builder, op.getLoc(), op.getType(), FlatSymbolRefAttr::get(symbol));
   }
 
+  /// A weight that a command reads as it is, if there is one.
+  Value vector(Value value) { return value ? weight(value, plan::WeightUse::Vector) : Value(); }
+
   //===--------------------------------------------------------------------===//
   // Ops
   //===--------------------------------------------------------------------===//
@@ -133,8 +136,9 @@ struct Converter {
     auto send =
         RankedTensorType::get({kvp, sequences, tokens, padded / kvp, cache.getValueDim() + 1}, builder.getF32Type());
     auto command = plan::PartialAttentionOp::create(
-        builder, op.getLoc(), send, in(op.getQ()), in(op.getCache()), in(op.getPast()), in(op.getQLen()), q[0], q[1],
-        q[2], padded, op.getScale(), op.getSequencesAttr(), op.getQueryTokensAttr(), nullptr, nullptr, phase(op));
+        builder, op.getLoc(), send, in(op.getQ()), in(op.getCache()), in(op.getPast()), in(op.getQLen()),
+        vector(op.getSlopes()), q[0], q[1], q[2], padded, op.getScale(), op.getSoftcapAttr(), op.getWindowAttr(),
+        op.getSequencesAttr(), op.getQueryTokensAttr(), nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
@@ -162,9 +166,10 @@ struct Converter {
     int64_t peers = cast<StackedType>(op.getInputs().front().getType()).getValue().getDimSize(0);
     // One chunk is the whole.
     DenseI64ArrayAttr cut = sizes.size() == 1 ? DenseI64ArrayAttr() : builder.getDenseI64ArrayAttr(sizes);
-    auto command = plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), chunks, peers, out[0],
-                                                  out[1], out[2], out[3], dim == 0 ? cut : DenseI64ArrayAttr(),
-                                                  dim == 1 ? cut : DenseI64ArrayAttr(), nullptr, nullptr, phase(op));
+    auto command =
+        plan::MergeAttentionOp::create(builder, op.getLoc(), op.getResult().getType(), chunks, vector(op.getSinks()),
+                                       peers, out[0], out[1], out[2], out[3], dim == 0 ? cut : DenseI64ArrayAttr(),
+                                       dim == 1 ? cut : DenseI64ArrayAttr(), nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
@@ -238,7 +243,12 @@ struct Converter {
     for (auto op : entry.getOps<WeightOp>())
       for (OpOperand &use : op->getUses()) {
         Operation *user = use.getOwner();
-        if (!(isa<EmbeddingOp, LinearOp>(user) && use.getOperandNumber() == 1) && !isa<func::CallOp>(user))
+        bool isVector = false;
+        if (auto attention = dyn_cast<PartialAttentionOp>(user))
+          isVector = &use == attention.getSlopesMutable().begin();
+        if (auto merge = dyn_cast<MergeAttentionOp>(user))
+          isVector = isa<RankedTensorType>(use.get().getType());
+        if (!(isa<EmbeddingOp, LinearOp>(user) && use.getOperandNumber() == 1) && !isVector && !isa<func::CallOp>(user))
           return notFused(user) << "it reads a weight";
       }
     return success();

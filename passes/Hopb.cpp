@@ -52,10 +52,9 @@ void cut(Site site, ArrayRef<uint64_t> sizes) {
     auto range = builder.getDenseI64ArrayAttr({first, size});
     PartialAttentionOp attention = site.attention;
     auto partial = PartialType::get(builder.getContext(), resize(site.partial(), dim), Reduction::Lse, {Axis::Kvp});
-    Value part =
-        PartialAttentionOp::create(builder, attention.getLoc(), partial, attention.getQ(), attention.getCache(),
-                                   attention.getPast(), attention.getQLen(), attention.getScaleAttr(),
-                                   dim == 0 ? range : DenseI64ArrayAttr(), dim == 1 ? range : DenseI64ArrayAttr());
+    auto part = cast<PartialAttentionOp>(builder.clone(*attention));
+    part.getResult().setType(partial);
+    dim == 0 ? part.setSequencesAttr(range) : part.setQueryTokensAttr(range);
     auto stacked =
         StackedType::get(builder.getContext(), Axis::Kvp, resize(site.exchange.getType().getValue(), dim + 1));
     chunks.push_back(AllToAllOp::create(builder, site.exchange.getLoc(), stacked, part));
@@ -63,7 +62,8 @@ void cut(Site site, ArrayRef<uint64_t> sizes) {
   }
   builder.setInsertionPoint(site.merge);
   site.merge.replaceAllUsesWith(
-      MergeAttentionOp::create(builder, site.merge.getLoc(), site.merge.getType(), chunks).getResult());
+      MergeAttentionOp::create(builder, site.merge.getLoc(), site.merge.getType(), chunks, site.merge.getSinks())
+          .getResult());
   site.merge.erase();
   site.exchange.erase();
   site.attention.erase();

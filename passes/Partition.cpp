@@ -76,8 +76,8 @@ struct EntryPartitioner {
     Value gate = op.getGate() ? slice(builder, op.getGate(), 1, columns, local) : Value();
     Value up = slice(builder, op.getUp(), 1, columns, local);
     Value down = slice(builder, op.getDown(), 0, columns, local);
-    Value gateBias = sliceBias(builder, op.getGateBias(), columns, local);
-    Value upBias = sliceBias(builder, op.getUpBias(), columns, local);
+    Value gateBias = sliceVector(builder, op.getGateBias(), columns, local);
+    Value upBias = sliceVector(builder, op.getUpBias(), columns, local);
     Value partial = FFNOp::create(builder, op.getLoc(), partialSum(tensorOf(op.getResult())), op.getX(), gate, up, down,
                                   gateBias, upBias, /*down_bias=*/Value(), op.getActivation());
     Value reduced = reduce(builder, op.getLoc(), partial);
@@ -85,9 +85,9 @@ struct EntryPartitioner {
     op.erase();
   }
 
-  /// The share of a bias, or none of none.
-  Value sliceBias(OpBuilder &builder, Value bias, ArrayRef<SplitAttr> splits, int64_t local) {
-    return bias ? slice(builder, bias, 0, splits, local) : Value();
+  /// The share of a vector, a bias or one number per head; none of none.
+  Value sliceVector(OpBuilder &builder, Value vector, ArrayRef<SplitAttr> splits, int64_t local) {
+    return vector ? slice(builder, vector, 0, splits, local) : Value();
   }
 
   /// `value` plus `bias` [N], if there is one: behind a reduction, so that it is added once.
@@ -106,7 +106,7 @@ struct EntryPartitioner {
     auto type = withDim(tensorOf(op.getResult()), 2, local);
     OpBuilder builder(op);
     Value weight = slice(builder, op.getWeight(), 1, columns, local);
-    Value bias = sliceBias(builder, op.getBias(), columns, local);
+    Value bias = sliceVector(builder, op.getBias(), columns, local);
     // The logits that were, and what a rank has of them.
     Value whole = op.getResult();
     Value value = LinearOp::create(builder, op.getLoc(), type, op.getX(), weight, bias);
@@ -156,12 +156,21 @@ struct EntryPartitioner {
       return norm->getResult(0);
     }
     auto expand = cast<tensor::ExpandShapeOp>(op);
-    auto linear = expand.getSrc().getDefiningOp<LinearOp>();
+    // A norm of whole rows is there with tpa = 1 only, where the rank has them.
+    Operation *rowNorm = isa<LinearOp>(expand.getSrc().getDefiningOp()) ? nullptr : expand.getSrc().getDefiningOp();
+    auto linear = (rowNorm ? rowNorm->getOperand(0) : expand.getSrc()).getDefiningOp<LinearOp>();
     int64_t columns = heads * width;
     SplitAttr part = split(Axis::Tpa, columns, replicas);
     Value weight = slice(builder, linear.getWeight(), 1, part, columns);
     Value product = LinearOp::create(builder, linear.getLoc(), withDim(tensorOf(linear.getResult()), 2, columns),
-                                     linear.getX(), weight, sliceBias(builder, linear.getBias(), part, columns));
+                                     linear.getX(), weight, sliceVector(builder, linear.getBias(), part, columns));
+    if (rowNorm) {
+      IRMapping map;
+      map.map(rowNorm->getOperand(0), product);
+      Operation *norm = builder.clone(*rowNorm, map);
+      norm->removeAttr(kShardingAttr);
+      product = norm->getResult(0);
+    }
     return tensor::ExpandShapeOp::create(builder, op->getLoc(), withDim(tensorOf(value), 2, heads), product,
                                          expand.getReassociationIndices());
   }
@@ -193,13 +202,18 @@ struct EntryPartitioner {
     auto partial = PartialType::get(
         builder.getContext(), RankedTensorType::get({q[0], q[1], perPeer * mesh.getKvp(), width}, builder.getF32Type()),
         Reduction::Lse, {Axis::Kvp});
+    SplitAttr ofShard = split(Axis::Tpa, heads);
     Value part = PartialAttentionOp::create(builder, op.getLoc(), partial, query, appended, op.getPast(), op.getQLen(),
-                                            op.getScaleAttr());
+                                            sliceVector(builder, op.getSlopes(), ofShard, heads), op.getScaleAttr(),
+                                            op.getSoftcapAttr(), op.getWindowAttr(), /*sequences=*/nullptr,
+                                            /*query_tokens=*/nullptr);
     auto stacked =
         StackedType::get(builder.getContext(), Axis::Kvp,
                          RankedTensorType::get({mesh.getKvp(), q[0], q[1], perPeer, width + 1}, builder.getF32Type()));
     Value exchanged = AllToAllOp::create(builder, op.getLoc(), stacked, part);
-    Value whole = MergeAttentionOp::create(builder, op.getLoc(), merged, exchanged);
+    // Sinks enter here, once, and not on every rank that holds tokens.
+    Value sinks = sliceVector(builder, op.getSinks(), {ofShard, split(Axis::Kvp, perPeer)}, perPeer);
+    Value whole = MergeAttentionOp::create(builder, op.getLoc(), merged, exchanged, sinks);
     YieldOp::create(builder, op.getLoc(), ValueRange{whole, appended});
     ++exchanges;
 
@@ -277,7 +291,7 @@ struct EntryPartitioner {
   LogicalResult run() {
     SmallVector<std::tuple<AttentionOp, AttentionPattern, int64_t>> attentions;
     for (auto op : entry.getBody().front().getOps<AttentionOp>()) {
-      FailureOr<AttentionPattern> pattern = matchAttention(op);
+      FailureOr<AttentionPattern> pattern = matchAttention(op, mesh);
       if (failed(pattern))
         return failure();
       FailureOr<int64_t> replicas = kvReplicas(op, *pattern, mesh);

@@ -116,7 +116,7 @@ struct ShardPass : impl::ShardBase<ShardPass> {
   }
 
   LogicalResult shardAttention(AttentionOp attention, MeshAttr mesh) {
-    FailureOr<AttentionPattern> pattern = matchAttention(attention);
+    FailureOr<AttentionPattern> pattern = matchAttention(attention, mesh);
     if (failed(pattern) || failed(kvReplicas(attention, *pattern, mesh)))
       return failure();
     for (Operation *op : pattern->heads)

@@ -11,6 +11,7 @@ class Helix_Op<string mnemonic, list<Trait> traits = []> : Op<Helix_Dialect, mne
 
 def Helix_Activations : RankedTensorOf<[F32]>;
 def Helix_WeightTensor : RankedTensorOf<[F32, F16, BF16]>;
+def Helix_Positive : ConfinedAttr<I64Attr, [IntPositive]>;
 def Helix_Vector : TensorRankOf<[F32], [1]>;
 def Helix_TokenIds : TensorRankOf<[I64], [2]>;
 def Helix_Lengths : TensorRankOf<[I32], [1]>;
@@ -188,19 +189,35 @@ def Helix_KVAppendOp : Helix_Op<"kv_append", [Pure, AllTypesMatch<["cache", "res
   let hasVerifier = 1;
 }
 
-def Helix_AttentionOp : Helix_Op<"attention", [Pure, AllTypesMatch<["past", "q_len"]>]> {
+def Helix_AttentionOp : Helix_Op<"attention", [Pure, AttrSizedOperandSegments, AllTypesMatch<["past", "q_len"]>]> {
   let summary = "Causal attention of new tokens over a cache that already holds them";
   let description = [{
     `q` [batch, tokens, heads, key_dim]; query token t < q_len[b] at position p = past[b] + t sees the cached positions
-    0 … p. Query head h reads KV head h / (heads / KV heads). Scale → softmax, in that order. Result
-    [batch, tokens, heads, value_dim]; zero for t ≥ q_len[b].
+    0 … p, or the last `window` of them (p − window < j ≤ p). Query head h reads KV head h / (heads / KV heads). Result
+    [batch, tokens, heads, value_dim]; zero for t ≥ q_len[b]. The weight of position j, in this order:
+
+    - s = scale · (q · k_j);
+    - with `softcap` c, s becomes c tanh(s / c);
+    - with `slopes` [heads], s becomes s + slopes[h] (j − p): ALiBi, arXiv 2108.12409, at global positions;
+    - the softmax of s over the visible j; with `sinks` [heads], e^sinks[h] is added to its denominator: a score that
+      takes weight and gives no value.
+
+    ```mlir
+    %y = helix.attention %q, %c, %past, %q_len sinks %s : tensor<4xf32>
+        {scale = 0.25 : f64, softcap = 50.0 : f64, window = 128 : i64}
+        : tensor<1x1x4x16xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x16xf32>
+    ```
   }];
   let arguments = (ins TensorRankOf<[F32], [4]>:$q, Helix_KVType:$cache, Helix_Lengths:$past, Helix_Lengths:$q_len,
-                       F64Attr:$scale);
+                       Optional<Helix_Vector>:$slopes, Optional<Helix_Vector>:$sinks, F64Attr:$scale,
+                       OptionalAttr<F64Attr>:$softcap, OptionalAttr<Helix_Positive>:$window);
   let results = (outs TensorRankOf<[F32], [4]>:$result);
   let assemblyFormat = [{
-    $q `,` $cache `,` $past `,` $q_len attr-dict `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
+    $q `,` $cache `,` $past `,` $q_len (`slopes` $slopes^ `:` type($slopes))? (`sinks` $sinks^ `:` type($sinks))?
+    attr-dict `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
   }];
+  let builders = [OpBuilder<(ins "::mlir::Type":$result, "::mlir::Value":$q, "::mlir::Value":$cache,
+                                 "::mlir::Value":$past, "::mlir::Value":$q_len, "::mlir::FloatAttr":$scale)>];
   let hasVerifier = 1;
 }
 
@@ -282,9 +299,10 @@ def Helix_YieldOp : Helix_Op<"yield", [Pure, Terminator, HasParent<"RegionOp">]>
 def Helix_PartialAttentionOp : Helix_Op<"partial_attention", [Pure, AllTypesMatch<["past", "q_len"]>]> {
   let summary = "Attention over this rank's share of the cache, with its log-sum-exp";
   let description = [{
-    As `helix.attention` on the rank's heads and tokens; the causal bound counts global positions. The result is an
-    `lse` partial over kvp. It may have more heads than `q`: padding up to a multiple of kvp, o = 0 and lse = −inf, as
-    for tokens t ≥ q_len[b] and for a rank that holds no visible token.
+    As `helix.attention` on the rank's heads and tokens, but for sinks, which enter once, in the merge; the causal bound,
+    the window and the slopes count global positions. The result is an `lse` partial over kvp. It may have more heads
+    than `q`: padding up to a multiple of kvp, o = 0 and lse = −inf, as for tokens t ≥ q_len[b] and for a rank that holds
+    no visible token.
 
     `sequences` and `query_tokens`, each (first, count), pick a chunk of the batch and of the query tokens: the result
     has these alone, while `q`, `past`, `q_len` and the cache stay whole. Without them it has all.
@@ -295,17 +313,14 @@ def Helix_PartialAttentionOp : Helix_Op<"partial_attention", [Pure, AllTypesMatc
     ```
   }];
   let arguments = (ins TensorRankOf<[F32], [4]>:$q, Helix_KVType:$cache, Helix_Lengths:$past, Helix_Lengths:$q_len,
-                       F64Attr:$scale, OptionalAttr<DenseI64ArrayAttr>:$sequences,
+                       Optional<Helix_Vector>:$slopes, F64Attr:$scale, OptionalAttr<F64Attr>:$softcap,
+                       OptionalAttr<Helix_Positive>:$window, OptionalAttr<DenseI64ArrayAttr>:$sequences,
                        OptionalAttr<DenseI64ArrayAttr>:$query_tokens);
   let results = (outs Helix_PartialType:$result);
   let assemblyFormat = [{
-    $q `,` $cache `,` $past `,` $q_len attr-dict `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
+    $q `,` $cache `,` $past `,` $q_len (`slopes` $slopes^ `:` type($slopes))? attr-dict
+    `:` type($q) `,` type($cache) `,` type($past) `->` type($result)
   }];
-  let builders = [OpBuilder<(ins "::helix::PartialType":$result, "::mlir::Value":$q, "::mlir::Value":$cache,
-                                 "::mlir::Value":$past, "::mlir::Value":$q_len, "::mlir::FloatAttr":$scale), [{
-    build($_builder, $_state, result, q, cache, past, q_len, scale, ::mlir::DenseI64ArrayAttr(),
-          ::mlir::DenseI64ArrayAttr());
-  }]>];
   let hasVerifier = 1;
   let extraClassDeclaration = [{
     /// First and number along dimension 0 (sequences) or 1 (query tokens) of `q` that the result has.
@@ -324,11 +339,12 @@ def Helix_AllToAllOp : Helix_Op<"all_to_all", [Pure]> {
   let hasVerifier = 1;
 }
 
-def Helix_MergeAttentionOp : Helix_Op<"merge_attention", [Pure]> {
+def Helix_MergeAttentionOp : Helix_Op<"merge_attention", [Pure, AttrSizedOperandSegments]> {
   let summary = "Exact attention from the partials of all peers";
   let description = [{
     o = Σ_j e^(lse_j − m) o_j / Σ_j e^(lse_j − m), m = max_j lse_j, peers in ascending order, peers with lse = −inf
-    skipped; zero if all are. A NaN is passed on. [peer, batch, tokens, heads, value_dim + 1] → [batch, tokens, heads,
+    skipped; zero if all are. With `sinks` [heads] m is their maximum, too, and e^(sinks[h] − m) is added to the
+    denominator, once. A NaN is passed on. [peer, batch, tokens, heads, value_dim + 1] → [batch, tokens, heads,
     value_dim]. Several inputs are chunks of the batch, or of the query tokens, in order.
 
     ```mlir
@@ -337,9 +353,11 @@ def Helix_MergeAttentionOp : Helix_Op<"merge_attention", [Pure]> {
         -> tensor<4x1x1x16xf32>
     ```
   }];
-  let arguments = (ins Variadic<Helix_StackedType>:$inputs);
+  let arguments = (ins Variadic<Helix_StackedType>:$inputs, Optional<Helix_Vector>:$sinks);
   let results = (outs TensorRankOf<[F32], [4]>:$result);
-  let assemblyFormat = "$inputs attr-dict `:` type($inputs) `->` type($result)";
+  let assemblyFormat = [{
+    $inputs (`sinks` $sinks^ `:` type($sinks))? attr-dict `:` type($inputs) `->` type($result)
+  }];
   let hasVerifier = 1;
   let extraClassDeclaration = [{
     /// The dimension of the result along which the inputs are chunks: 0 (the batch) or 1 (query tokens).

@@ -32,6 +32,11 @@ void LinearOp::build(OpBuilder &builder, OperationState &state, Type result, Val
   build(builder, state, result, x, weight, Value());
 }
 
+void AttentionOp::build(OpBuilder &builder, OperationState &state, Type result, Value q, Value cache, Value past,
+                        Value qLen, FloatAttr scale) {
+  build(builder, state, result, q, cache, past, qLen, Value(), Value(), scale, FloatAttr(), IntegerAttr());
+}
+
 void RopeOp::build(OpBuilder &builder, OperationState &state, Value x, Value cos, Value sin, Value past,
                    bool interleaved) {
   build(builder, state, x.getType(), x, cos, sin, past, interleaved);

@@ -49,6 +49,15 @@ LogicalResult verifyQuery(Operation *op, Value q, KVType cache, Value past, Valu
   return expectShape(op, "result", result, {shape[0], shape[1], heads, cache.getValueDim()});
 }
 
+/// One number per head, where `vector` is given, and a cap that caps.
+LogicalResult verifyScores(Operation *op, Value vector, StringRef what, int64_t heads, std::optional<APFloat> softcap) {
+  if (vector && failed(expectShape(op, what, tensorOf(vector), {heads})))
+    return failure();
+  if (softcap && !(softcap->isFinite() && softcap->convertToDouble() > 0))
+    return op->emitOpError() << "softcap must be finite and positive";
+  return success();
+}
+
 } // namespace
 
 LogicalResult WeightOp::verify() {
@@ -185,6 +194,10 @@ LogicalResult KVAppendOp::verify() {
 }
 
 LogicalResult AttentionOp::verify() {
+  int64_t heads = tensorOf(getQ()).getDimSize(2);
+  if (failed(verifyScores(*this, getSlopes(), "slopes", heads, getSoftcap())) ||
+      failed(verifyScores(*this, getSinks(), "sinks", heads, std::nullopt)))
+    return failure();
   return verifyQuery(*this, getQ(), getCache().getType(), getPast(), getQLen(), getType(), /*padsHeads=*/false);
 }
 
@@ -235,6 +248,8 @@ LogicalResult PartialAttentionOp::verify() {
   PartialType partial = getType();
   if (partial.getReduction() != Reduction::Lse)
     return emitOpError() << "result must be an lse partial over kvp, but is " << partial;
+  if (failed(verifyScores(*this, getSlopes(), "slopes", tensorOf(getQ()).getDimSize(2), getSoftcap())))
+    return failure();
   SmallVector<int64_t> whole(partial.getValue().getShape());
   ArrayRef<int64_t> q = tensorOf(getQ()).getShape();
   for (auto [dim, name, given] :
@@ -278,7 +293,9 @@ LogicalResult MergeAttentionOp::verify() {
                            << getInputs().front().getType() << " and " << input.getType();
     result[dim] += like[dim + 1];
   }
-  return expectShape(*this, "result", getType(), result);
+  if (failed(expectShape(*this, "result", getType(), result)))
+    return failure();
+  return verifyScores(*this, getSinks(), "sinks", result[2], std::nullopt);
 }
 
 LogicalResult AllReduceOp::verify() {

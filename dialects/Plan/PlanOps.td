@@ -148,14 +148,19 @@ def Plan_PartialAttentionOp : Plan_Command<"partial_attention"> {
   let summary = "Attention over the cached tokens → send [kvp, batch, tokens, padded_heads / kvp, value_dim + 1]";
   let description = [{
     `sequences` and `query_tokens`, each (first, count), pick a chunk of the batch and of the query tokens, which is all
-    that the result has; q [batch, tokens, heads, key_dim], the lengths and the cache are whole.
+    that the result has; q [batch, tokens, heads, key_dim], the lengths and the cache are whole. `softcap`, `window` and
+    `slopes` [heads] are those of `helix.attention`.
   }];
   let arguments = !con((ins Plan_Floats:$q, Helix_KVType:$cache, Plan_Lengths:$past, Plan_Lengths:$q_len,
-                            Plan_Size:$batch, Plan_Size:$tokens, Plan_Size:$heads, Plan_Size:$padded_heads,
-                            F64Attr:$scale, OptionalAttr<DenseI64ArrayAttr>:$sequences,
+                            Optional<Plan_Floats>:$slopes, Plan_Size:$batch, Plan_Size:$tokens, Plan_Size:$heads,
+                            Plan_Size:$padded_heads,
+                            F64Attr:$scale, OptionalAttr<F64Attr>:$softcap, OptionalAttr<Plan_Size>:$window,
+                            OptionalAttr<DenseI64ArrayAttr>:$sequences,
                             OptionalAttr<DenseI64ArrayAttr>:$query_tokens), common);
   let results = (outs Plan_Floats:$result);
-  let assemblyFormat = "$q `,` $cache `,` $past `,` $q_len attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = [{
+    $q `,` $cache `,` $past `,` $q_len (`slopes` $slopes^)? attr-dict `:` functional-type(operands, results)
+  }];
   let extraClassDeclaration = [{
     /// First and number of the sequences of its result.
     std::pair<int64_t, int64_t> sequenceRange();
@@ -164,16 +169,18 @@ def Plan_PartialAttentionOp : Plan_Command<"partial_attention"> {
   }];
 }
 
-def Plan_MergeAttentionOp : Plan_Command<"merge_attention"> {
+def Plan_MergeAttentionOp : Plan_Command<"merge_attention", [AttrSizedOperandSegments]> {
   let summary = "stacked [peers, batch, tokens, heads, value_dim + 1] → y [batch, tokens, heads, value_dim]";
   let description = [{
     With `batch_chunks` or `token_chunks` every operand is a chunk of the batch or of the query tokens, of these sizes.
+    `sinks` [heads] count once.
   }];
-  let arguments = !con((ins Variadic<Plan_Floats>:$stacked, Plan_Size:$peers, Plan_Size:$batch, Plan_Size:$tokens,
+  let arguments = !con((ins Variadic<Plan_Floats>:$stacked, Optional<Plan_Floats>:$sinks, Plan_Size:$peers,
+                            Plan_Size:$batch, Plan_Size:$tokens,
                             Plan_Size:$heads, Plan_Size:$value_dim, OptionalAttr<DenseI64ArrayAttr>:$batch_chunks,
                             OptionalAttr<DenseI64ArrayAttr>:$token_chunks), common);
   let results = (outs Plan_Floats:$result);
-  let assemblyFormat = "$stacked attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$stacked (`sinks` $sinks^)? attr-dict `:` functional-type(operands, results)";
 }
 
 def Plan_ConcatOp : Plan_Command<"concat"> {

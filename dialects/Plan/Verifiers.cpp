@@ -177,7 +177,8 @@ LogicalResult PartialAttentionOp::verify() {
   for (auto range : {getSequences(), getQueryTokens()})
     if (range && range->size() != 2)
       return emitOpError("sequences and query_tokens must be (first, count)");
-  if (failed(expectCache(*this, cache, batch)) ||
+  if ((getSlopes() && failed(expectElements(*this, "slopes", getSlopes().getType(), {heads}))) ||
+      failed(expectCache(*this, cache, batch)) ||
       failed(expectElements(*this, "q", getQ().getType(), {batch, tokens, heads, cache.getKeyDim()})) ||
       failed(expectElements(*this, "past", getPast().getType(), {batch})) ||
       failed(expectElements(*this, "q_len", getQLen().getType(), {batch})) ||
@@ -206,7 +207,8 @@ LogicalResult MergeAttentionOp::verify() {
     if (failed(expectElements(*this, "stacked", chunk.getType(),
                               {peers, alongTokens ? batch : size, alongTokens ? size : tokens, heads, width + 1})))
       return failure();
-  if (failed(expectElements(*this, "result", getType(), {batch, tokens, heads, width})))
+  if ((getSinks() && failed(expectElements(*this, "sinks", getSinks().getType(), {heads}))) ||
+      failed(expectElements(*this, "result", getType(), {batch, tokens, heads, width})))
     return failure();
   return verifyPlaces(*this);
 }

@@ -16,6 +16,7 @@ enum class Kind {
   Comm,   ///< communication memory
   Table,  ///< a weight packed as a table
   Matrix, ///< a weight packed for products
+  Vector, ///< a weight kept as it is
   Ids,
   Past,
   QLen,
@@ -37,6 +38,8 @@ const char *nameOf(Kind kind) {
     return "a weight used as a table";
   case Kind::Matrix:
     return "a weight used in a product";
+  case Kind::Vector:
+    return "a weight used as a vector";
   case Kind::Ids:
     return "the token ids";
   case Kind::Past:
@@ -83,6 +86,8 @@ bool isKind(const Context &context, const Operand &operand, Kind kind) {
     return isWeight(context, operand, WeightUse::Table);
   case Kind::Matrix:
     return isWeight(context, operand, WeightUse::Linear);
+  case Kind::Vector:
+    return isWeight(context, operand, WeightUse::Vector);
   case Kind::Ids:
     return isInput(operand, 0);
   case Kind::Past:
@@ -201,20 +206,24 @@ bool validateWork(const Context &context, const PartialAttention &work) {
   if (work.heads() == 0 || work.padded_heads() < work.heads() ||
       work.padded_heads() % context.artifact.mesh()->kvp() != 0)
     return context.refuse("its padded heads are fewer than its heads, or not a multiple of kvp");
-  if (!(std::abs(work.scale()) <= std::numeric_limits<float>::max()))
+  constexpr double largest = std::numeric_limits<float>::max();
+  if (!(std::abs(work.scale()) <= largest))
     return context.refuse("its scale is not a finite f32");
+  if (!(work.softcap() >= 0 && work.softcap() <= largest))
+    return context.refuse("its softcap is negative or not a finite f32");
   if (!hasTokens(context, work.batch(), work.tokens()))
     return false;
   auto inside = [](uint32_t begin, uint32_t count, uint32_t all) { return begin < all && count <= all - begin; };
   if (!inside(work.batch_begin(), work.batch_count(), work.batch()) ||
       !inside(work.token_begin(), work.token_count(), work.tokens()))
     return context.refuse("its chunk of sequences or of tokens leaves its batch or tokens");
-  if (!match(
-          context,
-          {arena({work.batch(), work.tokens(), work.heads(), work.key_dim()}), cache(), past(context), qLen(context)},
-          {arena({batchChunk(work).count, tokenChunk(work).count, work.padded_heads(),
-                  uint64_t(work.value_dim()) + 1})}) ||
-      !hasLayer(context, work, context.input(1)))
+  std::vector<Expected> inputs = {arena({work.batch(), work.tokens(), work.heads(), work.key_dim()}), cache(),
+                                  past(context), qLen(context)};
+  if (work.slopes())
+    inputs.push_back({Kind::Vector, uint64_t(work.heads()) * sizeof(float)});
+  Expected send[] = {
+      arena({batchChunk(work).count, tokenChunk(work).count, work.padded_heads(), uint64_t(work.value_dim()) + 1})};
+  if (!match(context, inputs, send) || !hasLayer(context, work, context.input(1)))
     return false;
   return work.heads() % context.artifact.kv()->layers()->Get(context.input(1).index())->heads() == 0 ||
          context.refuse("its heads are not a multiple of its KV layer's");
@@ -244,6 +253,8 @@ bool validateWork(const Context &context, const MergeAttention &work) {
   if (covered != all)
     return context.refuse("its chunks sum to " + std::to_string(covered) + ", not to " + std::to_string(all));
   Expected whole[] = {arena({work.batch(), work.tokens(), work.heads(), work.value_dim()})};
+  if (work.sinks())
+    stacked.push_back({Kind::Vector, uint64_t(work.heads()) * sizeof(float)});
   return match(context, stacked, whole);
 }
 

@@ -70,11 +70,19 @@ SmallVector<int64_t> helix::heldPlaces(const Cache &cache, int64_t length) {
 helix::AttentionInputs::AttentionInputs(AttentionOp op, Operands operands)
     : q(*operands[0].tensor), cache(*operands[1].cache), past(*operands[2].tensor), qLen(*operands[3].tensor),
       scale(op.getScale().convertToDouble()), firstSequence(0), sequences(q.shape[0]), firstToken(0),
-      tokens(q.shape[1]) {}
+      tokens(q.shape[1]) {
+  softcap = op.getSoftcap() ? op.getSoftcap()->convertToDouble() : 0;
+  window = op.getWindow().value_or(0);
+  slopes = op.getSlopes() ? operands[4].tensor.get() : nullptr;
+  sinks = op.getSinks() ? operands.back().tensor.get() : nullptr;
+}
 
 helix::AttentionInputs::AttentionInputs(PartialAttentionOp op, Operands operands)
     : q(*operands[0].tensor), cache(*operands[1].cache), past(*operands[2].tensor), qLen(*operands[3].tensor),
       scale(op.getScale().convertToDouble()) {
+  softcap = op.getSoftcap() ? op.getSoftcap()->convertToDouble() : 0;
+  window = op.getWindow().value_or(0);
+  slopes = op.getSlopes() ? operands[4].tensor.get() : nullptr;
   std::tie(firstSequence, sequences) = op.range(0);
   std::tie(firstToken, tokens) = op.range(1);
 }
@@ -90,7 +98,15 @@ RankValue helix::attend(const AttentionInputs &in, int64_t heads, Places visible
     int64_t used = std::min<int64_t>(in.tokens, static_cast<int64_t>(in.qLen.values[b]) - in.firstToken);
     for (int64_t column = 0; column < used; ++column) {
       int64_t t = in.firstToken + column;
-      SmallVector<int64_t> places = visible(in.cache, static_cast<int64_t>(in.past.values[b]) + t + 1);
+      int64_t p = static_cast<int64_t>(in.past.values[b]) + t;
+      bool capsMasked = in.capsMasked && in.softcap != 0;
+      // The mask hides what is newer, and what is older than the window.
+      int64_t length = capsMasked ? static_cast<int64_t>(in.past.values[b] + in.qLen.values[b]) : p + 1;
+      SmallVector<int64_t> places = visible(in.cache, length);
+      auto at = [&](int64_t place) { return position(type, in.cache.kvpRank, place); };
+      auto isOld = [&](int64_t place) { return in.window != 0 && at(place) <= p - in.window; };
+      if (!capsMasked)
+        llvm::erase_if(places, isOld);
       for (int64_t h = 0; h < q.shape[2] && !places.empty(); ++h) {
         std::vector<double> scores;
         for (int64_t place : places) {
@@ -98,11 +114,19 @@ RankValue helix::attend(const AttentionInputs &in, int64_t heads, Places visible
           double score = 0;
           for (int64_t d = 0; d < type.getKeyDim(); ++d)
             score += query[d] * key[d];
-          scores.push_back(score * in.scale);
+          score *= in.scale;
+          if (in.softcap != 0)
+            score = capsMasked && (at(place) > p || isOld(place)) ? -in.softcap
+                                                                  : in.softcap * std::tanh(score / in.softcap);
+          if (in.slopes)
+            score += in.slopes->values[h] * static_cast<double>(at(place) - p);
+          scores.push_back(score);
         }
-        double max = -kInfinity, sum = 0;
+        double max = in.sinks ? in.sinks->values[h] : -kInfinity, sum = 0;
         for (double score : scores)
           max = std::max(max, score);
+        if (in.sinks)
+          sum = std::exp(in.sinks->values[h] - max);
         for (double score : scores)
           sum += std::exp(score - max);
         for (auto [place, score] : llvm::zip(places, scores)) {
@@ -132,13 +156,14 @@ template <typename Op> static FailureOr<RankValue> attention(Op op, Operands ope
   return result;
 }
 
-static Tensor mergeChunk(const Tensor &stacked, double (*weight)(double lse, double max)) {
+static Tensor mergeChunk(const Tensor &stacked, const Tensor *sinks, double (*weight)(double lse, double max),
+                         bool sinkPerPeer) {
   int64_t peers = stacked.shape[0], width = stacked.width() - 1;
   Tensor result({stacked.shape[1], stacked.shape[2], stacked.shape[3], width});
   int64_t rows = result.size() / width;
   for (int64_t row = 0; row < rows; ++row) {
     auto part = [&](int64_t peer) { return &stacked.values[(peer * rows + row) * (width + 1)]; };
-    double max = -kInfinity, sum = 0;
+    double sink = sinks ? sinks->values[row % sinks->size()] : -kInfinity, max = sink, sum = 0;
     for (int64_t peer = 0; peer < peers; ++peer)
       max = std::max(max, part(peer)[width]);
     double *o = &result.values[row * width];
@@ -150,20 +175,27 @@ static Tensor mergeChunk(const Tensor &stacked, double (*weight)(double lse, dou
       for (int64_t d = 0; d < width; ++d)
         o[d] += w * part(peer)[d];
     }
+    if (sinks)
+      sum += weight(sink, max) * static_cast<double>(sinkPerPeer ? peers : 1);
     for (int64_t d = 0; sum != 0 && d < width; ++d)
       o[d] /= sum;
   }
   return result;
 }
 
-Tensor helix::merge(ArrayRef<RankValue> stacked, unsigned dim, double (*weight)(double lse, double max)) {
-  return concat(llvm::map_to_vector(stacked, [&](const RankValue &chunk) { return mergeChunk(*chunk.tensor, weight); }),
-                dim);
+Tensor helix::merge(MergeAttentionOp op, Operands operands, double (*weight)(double lse, double max),
+                    bool sinkPerPeer) {
+  const Tensor *sinks = op.getSinks() ? operands.back().tensor.get() : nullptr;
+  return concat(llvm::map_to_vector(
+                    operands.take_front(op.getInputs().size()),
+                    [&](const RankValue &chunk) { return mergeChunk(*chunk.tensor, sinks, weight, sinkPerPeer); }),
+                op.chunkedDim());
 }
 
+static double weightOf(double lse, double max) { return lse == -kInfinity ? 0 : std::exp(lse - max); }
+
 static FailureOr<RankValue> mergeAttention(MergeAttentionOp op, Operands operands, int64_t) {
-  return RankValue(merge(operands, op.chunkedDim(),
-                         [](double lse, double max) { return lse == -kInfinity ? 0 : std::exp(lse - max); }));
+  return RankValue(merge(op, operands, weightOf));
 }
 
 void helix::addAttentionOps(OpTable &table) {

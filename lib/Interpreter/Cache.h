@@ -17,6 +17,11 @@ inline int64_t local(KVType type, int64_t position) {
   return position / (type.getBlock() * type.getKvp()) * type.getBlock() + position % type.getBlock();
 }
 
+/// The global position that `place` of the storage of the rank at coordinate `rank` is for.
+inline int64_t position(KVType type, int64_t rank, int64_t place) {
+  return (place / type.getBlock() * type.getKvp() + rank) * type.getBlock() + place % type.getBlock();
+}
+
 /// Local storage of one rank, in places 0 … of each slot. What was never written holds `unwritten`: NaN, so that a read
 /// of a place that holds no token shows in the result.
 class Cache {

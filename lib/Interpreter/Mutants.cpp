@@ -12,8 +12,9 @@ using namespace mlir;
 using namespace helix;
 
 static constexpr StringRef kNames[] = {
-    "no-rope",       "local-rope",        "base2-merge", "unweighted-merge", "double-append", "lost-append",
-    "global-length", "uniform-attention", "head-shift",  "block-off-by-one", "peers-swapped", "no-rescale-empty",
+    "no-rope",       "local-rope",       "base2-merge",        "unweighted-merge", "double-append",
+    "lost-append",   "global-length",    "uniform-attention",  "head-shift",       "block-off-by-one",
+    "peers-swapped", "no-rescale-empty", "softcap-after-mask", "sink-per-rank",
 };
 
 ArrayRef<StringRef> helix::mutantNames() { return kNames; }
@@ -127,11 +128,13 @@ static SmallVector<int64_t> visibleByLongerBlock(const Cache &cache, int64_t len
 static bool isWhole(Operation *op) { return isa<AttentionOp>(op); }
 
 /// Both attention ops over what `visible` lists.
-template <typename Op> static void attendOver(OpTable &table, Places visible) {
-  addLocal<Op>(table, [visible](Op op, Operands in, int64_t) -> FailureOr<RankValue> {
+template <typename Op> static void attendOver(OpTable &table, Places visible, bool capsMasked = false) {
+  addLocal<Op>(table, [visible, capsMasked](Op op, Operands in, int64_t) -> FailureOr<RankValue> {
     Type type = op->getResult(0).getType();
     auto shape = isWhole(op) ? cast<RankedTensorType>(type) : cast<PartialType>(type).getValue();
-    RankValue result = attend(AttentionInputs(op, in), shape.getDimSize(2), visible);
+    AttentionInputs inputs(op, in);
+    inputs.capsMasked = capsMasked;
+    RankValue result = attend(inputs, shape.getDimSize(2), visible);
     if (isWhole(op))
       result.lse = nullptr;
     return result;
@@ -169,7 +172,7 @@ static constexpr double kNothing = -std::numeric_limits<double>::infinity();
 
 static void mergeWith(OpTable &table, double (*weight)(double lse, double max)) {
   addLocal<MergeAttentionOp>(table, [weight](MergeAttentionOp op, Operands operands, int64_t) -> FailureOr<RankValue> {
-    return RankValue(merge(operands, op.chunkedDim(), weight));
+    return RankValue(merge(op, operands, weight));
   });
 }
 
@@ -226,5 +229,15 @@ void helix::applyMutant(Mutant mutant, OpTable &table) {
     return mergeWith(table, [](double lse, double max) {
       return max == kNothing ? 0 : lse == kNothing ? 1 : std::exp(lse - max);
     });
+  case Mutant::SoftcapAfterMask:
+    attendOver<AttentionOp>(table, heldPlaces, /*capsMasked=*/true);
+    return attendOver<PartialAttentionOp>(table, heldPlaces, /*capsMasked=*/true);
+  case Mutant::SinkPerRank:
+    return addLocal<MergeAttentionOp>(
+        table, [](MergeAttentionOp op, Operands operands, int64_t) -> FailureOr<RankValue> {
+          return RankValue(merge(
+              op, operands, [](double lse, double max) { return lse == kNothing ? 0 : std::exp(lse - max); },
+              /*sinkPerPeer=*/true));
+        });
   }
 }

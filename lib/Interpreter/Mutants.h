@@ -22,6 +22,8 @@ enum class Mutant {
   BlockOffByOne,    ///< attention finds tokens by a block that is longer by one; kvp > 1, SPMD level
   PeersSwapped,     ///< the first two peers of the all-to-all get each other's heads; kvp > 1, SPMD level
   NoRescaleEmpty,   ///< the merge gives an empty shard the weight of the largest; kvp > 1, SPMD level
+  SoftcapAfterMask, ///< masked scores are capped, and so get weight; a softcap, and a window or several query tokens
+  SinkPerRank,      ///< every peer of the merge counts the sinks; sinks, kvp > 1, SPMD level
 };
 
 /// The names of all mutants, as `no-rope`, in the order of `Mutant`, without `None`.

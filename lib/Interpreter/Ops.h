@@ -23,6 +23,11 @@ struct AttentionInputs {
   const Cache &cache;
   const Tensor &past, &qLen;
   double scale;
+  double softcap = 0;             ///< 0: none
+  int64_t window = 0;             ///< 0: none
+  const Tensor *slopes = nullptr; ///< [heads]
+  const Tensor *sinks = nullptr;  ///< [heads], of a whole attention
+  bool capsMasked = false;        ///< for a mutant: what is masked is capped after, and so gets weight
   int64_t firstSequence, sequences;
   int64_t firstToken, tokens;
 
@@ -34,9 +39,11 @@ struct AttentionInputs {
 /// places; 0 and −inf for unused tokens, for heads that `q` lacks and where nothing is visible.
 RankValue attend(const AttentionInputs &in, int64_t heads, Places visible);
 
-/// `stacked` [peer, batch, tokens, heads, value_dim + 1], each chunk of it, merged: Σ w_j o_j / Σ w_j, zero if every
-/// w_j is zero, with w_j = weight(lse_j, max lse), which is zero for a peer that is skipped. Chunks join along `dim`.
-Tensor merge(llvm::ArrayRef<RankValue> stacked, unsigned dim, double (*weight)(double lse, double max));
+/// The op's stacked inputs [peer, batch, tokens, heads, value_dim + 1] merged: Σ w_j o_j / Σ w_j, zero if every w_j is
+/// zero, with w_j = weight(lse_j, max lse), which is zero for a peer that is skipped. Chunks join along the op's
+/// dimension. A sink's weight is added to the sum once; for a mutant, once per peer.
+Tensor merge(MergeAttentionOp op, Operands operands, double (*weight)(double lse, double max),
+             bool sinkPerPeer = false);
 
 /// The tensors one behind the other along `dim`; they differ there alone.
 Tensor concat(llvm::ArrayRef<Tensor> parts, unsigned dim);

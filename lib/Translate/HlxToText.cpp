@@ -106,6 +106,12 @@ struct Printer {
         out << " of sequences " << batch.begin << " + " << batch.count << ", tokens " << tokens.begin << " + "
             << tokens.count;
       out << " scale " << llvm::format("%.9g", w.scale());
+      if (w.softcap() != 0)
+        out << " softcap " << llvm::format("%.9g", w.softcap());
+      if (w.window() != 0)
+        out << " window " << w.window();
+      if (w.slopes())
+        out << " slopes";
       return;
     }
     case Work::MergeAttention: {
@@ -119,6 +125,8 @@ struct Printer {
         out << " along " << EnumNameChunkDim(w.along()) << " in ";
         list(w.chunks());
       }
+      if (w.sinks())
+        out << " sinks";
       return;
     }
     case Work::LastToken: {

@@ -203,6 +203,9 @@ struct Writer {
           t.batch = op.getBatch(), t.tokens = op.getTokens(), t.heads = op.getHeads();
           t.padded_heads = op.getPaddedHeads(), t.key_dim = cache.getKeyDim(), t.value_dim = cache.getValueDim();
           t.scale = op.getScale().convertToDouble();
+          t.softcap = op.getSoftcap() ? op.getSoftcap()->convertToDouble() : 0;
+          t.window = op.getWindow().value_or(0);
+          t.slopes = static_cast<bool>(op.getSlopes());
           std::tie(t.batch_begin, t.batch_count) = op.sequenceRange();
           std::tie(t.token_begin, t.token_count) = op.tokenRange();
           work.Set(std::move(t));
@@ -214,6 +217,7 @@ struct Writer {
           t.along = op.getTokenChunks() ? ChunkDim::Tokens : ChunkDim::Batch;
           if (std::optional<ArrayRef<int64_t>> chunks = op.getTokenChunks() ? op.getTokenChunks() : op.getBatchChunks())
             t.chunks.assign(chunks->begin(), chunks->end());
+          t.sinks = static_cast<bool>(op.getSinks());
           work.Set(std::move(t));
         })
         .Case([&](plan::ConcatOp op) {

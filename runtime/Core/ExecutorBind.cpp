@@ -83,6 +83,8 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
     args.past = current->past.data();
     args.qLen = current->qLen.data();
     args.cache = caches[command.inputs()->Get(1)->index()];
+    if (command.work_as_PartialAttention()->slopes())
+      args.slopes = floats(in(4));
     args.send = floats(out(0));
     return args;
   }
@@ -96,6 +98,8 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
       call.chunks.push_back({floats(in(0)), alongTokens ? work.tokens() : work.batch()});
     call.args = {{},           alongTokens,   floats(out(0)), work.peers(),
                  work.batch(), work.tokens(), work.heads(),   work.value_dim()};
+    if (work.sinks())
+      call.args.sinks = floats(in(command.inputs()->size() - 1));
     return call;
   }
   case artifact::Work::Concat: {

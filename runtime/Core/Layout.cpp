@@ -86,6 +86,8 @@ cpu::AttentionArgs attentionOf(const artifact::Artifact &artifact, const artifac
   args.heads = work.heads();
   args.paddedHeads = work.padded_heads();
   args.scale = static_cast<float>(work.scale());
+  args.softcap = static_cast<float>(work.softcap());
+  args.window = work.window();
   return args;
 }
 

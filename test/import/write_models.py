@@ -91,8 +91,8 @@ def half_weights(d):
 
 alter_attributes(
     "attributes", "a",
-    softcap={"softcap": 30.0},
-    window={"local_window_size": 128},
+    softcap={"softcap": -30.0},
+    window={"local_window_size": 0},
     smooth={"smooth_softmax": 1},
     quantised={"k_quant_type": "PER_TENSOR"},
     bits={"kv_cache_bit_width": 8},

@@ -10,7 +10,25 @@ using namespace mlir;
 namespace helix::onnximport {
 namespace {
 
-enum Operand { kQ, kK, kV, kPastK, kPastV, kSeqlensK, kTotal, kCos, kSin, kPositionIds, kFirstRefused };
+enum Operand {
+  kQ,
+  kK,
+  kV,
+  kPastK,
+  kPastV,
+  kSeqlensK,
+  kTotal,
+  kCos,
+  kSin,
+  kPositionIds,
+  kAttentionBias,
+  kHeadSink,
+  kKScale,
+  kVScale,
+  kQNorm,
+  kKNorm,
+  kQuerySeqlens
+};
 
 struct Heads {
   int64_t query = 0, kv = 0, dim = 0;
@@ -19,7 +37,9 @@ struct Heads {
 /// Everything that the op's attributes may say, checked.
 struct GqaAttributes {
   Heads heads;
-  double scale = 0;
+  double scale = 0, softcap = 0; ///< 0: the default, and none
+  int64_t window = 0;            ///< newest tokens that are visible; 0: all
+  double qNormEpsilon = 0, kNormEpsilon = 0;
   bool rotary = false, interleaved = false;
 };
 
@@ -32,8 +52,9 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
   int64_t rotary = attributes.integer("do_rotary", 0), interleaved = attributes.integer("rotary_interleaved", 0);
   gqa.rotary = rotary != 0;
   gqa.interleaved = interleaved != 0;
-  attributes.onlyReal("softcap", 0);
-  attributes.onlyInteger("local_window_size", -1, {-1});
+  gqa.softcap = attributes.real("softcap", 0);
+  int64_t window = attributes.integer("local_window_size", -1);
+  gqa.window = window == -1 ? 0 : window;
   attributes.onlyInteger("smooth_softmax", 0, {0, -1});
   attributes.onlyInteger("qk_output", 0, {0});
   attributes.onlyInteger("causal", 1, {1});
@@ -41,12 +62,23 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
   attributes.onlyInteger("kv_cache_bit_width", 0, {0});
   attributes.onlyString("k_quant_type", "NONE");
   attributes.onlyString("v_quant_type", "NONE");
-  // Without the weights of those norms, which are refused, these mean nothing.
-  attributes.ignore("qk_norm_epsilon");
-  attributes.ignore("q_norm_epsilon");
-  attributes.ignore("k_norm_epsilon");
+  // Read as the float that it is stored as: the default 1e-6 is the one nearest to it.
+  double epsilon = attributes.real("qk_norm_epsilon", 1e-6f);
+  gqa.qNormEpsilon = attributes.real("q_norm_epsilon", epsilon);
+  gqa.kNormEpsilon = attributes.real("k_norm_epsilon", epsilon);
   if (failed(attributes.finish()))
     return failure();
+  auto outOfRange = [&](StringRef name, StringRef range) {
+    nodeError(entry.context, node, ErrorCode::AttributeUnsupported) << "attribute '" << name << "' must be " << range;
+    return failure();
+  };
+  if (!std::isfinite(gqa.softcap) || gqa.softcap < 0)
+    return outOfRange("softcap", "finite and not negative");
+  if (window != -1 && window < 1)
+    return outOfRange("local_window_size", "positive, or -1 for none");
+  for (double value : {epsilon, gqa.qNormEpsilon, gqa.kNormEpsilon})
+    if (!std::isfinite(value) || value <= 0)
+      return outOfRange("qk_norm_epsilon", "finite and positive, as q_norm_epsilon and k_norm_epsilon");
   if (gqa.heads.kv < 1 || gqa.heads.query < 1 || gqa.heads.query % gqa.heads.kv != 0) {
     nodeError(entry.context, node, ErrorCode::AttributeUnsupported)
         << "has " << gqa.heads.query << " query heads (num_heads) and " << gqa.heads.kv
@@ -62,11 +94,15 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
 
 /// The operands that would change what is computed must be left out.
 LogicalResult refuseOptionalOperands(Entry &entry, const onnx::NodeProto &node) {
-  constexpr StringRef kNames[] = {"attention_bias", "head_sink",     "k_scale",      "v_scale",
-                                  "q_norm_weight",  "k_norm_weight", "query_seqlens"};
-  for (auto [i, name] : llvm::enumerate(kNames))
-    if (operand(entry, node, kFirstRefused + i))
-      return operandError(entry, node, kFirstRefused + i, "left out: " + name + " is not supported");
+  const std::pair<int, StringRef> refused[] = {
+      {kAttentionBias, "attention_bias"}, {kKScale, "k_scale"}, {kVScale, "v_scale"}, {kQuerySeqlens, "query_seqlens"}};
+  for (auto [i, name] : refused)
+    if (operand(entry, node, i))
+      return operandError(entry, node, i, "left out: " + name + " is not supported");
+  // The norms of queries and keys come together.
+  for (auto [i, other] : {std::pair(kQNorm, kKNorm), {kKNorm, kQNorm}})
+    if (!operand(entry, node, i) && operand(entry, node, other))
+      return operandError(entry, node, i, "given: q_norm_weight and k_norm_weight come together");
   const GraphValue *positions = operand(entry, node, kPositionIds);
   if (positions && positions->kind != GraphValue::Kind::Positions)
     return operandError(entry, node, kPositionIds, "the model's input position_ids");
@@ -148,6 +184,33 @@ LogicalResult splitHeads(Entry &entry, const onnx::NodeProto &node, Heads &heads
   return success();
 }
 
+/// Operand `index`, a constant of `size` elements, as an f32 weight.
+FailureOr<Value> vectorOperand(Entry &entry, const onnx::NodeProto &node, int index, int64_t size) {
+  FailureOr<const StoredTensor *> stored = constant(entry, node, index);
+  if (failed(stored))
+    return failure();
+  if ((*stored)->shape != ArrayRef<int64_t>{size}) {
+    nodeError(entry.context, node, ErrorCode::ShapeMismatch)
+        << "operand " << index << " has shape " << shapeText((*stored)->shape) << ", but must have [" << size << "]";
+    return failure();
+  }
+  return weightOf(entry, **stored, Dtype::F32);
+}
+
+/// The RMS norms of each head of the queries and the keys, if the node has them.
+LogicalResult normHeads(Entry &entry, const onnx::NodeProto &node, const GqaAttributes &gqa, Value &q, Value &k) {
+  if (!operand(entry, node, kQNorm))
+    return success();
+  for (auto [x, index, epsilon] :
+       {std::tuple(&q, kQNorm, gqa.qNormEpsilon), std::tuple(&k, kKNorm, gqa.kNormEpsilon)}) {
+    FailureOr<Value> scale = vectorOperand(entry, node, index, gqa.heads.dim);
+    if (failed(scale))
+      return failure();
+    *x = RMSNormOp::create(entry.builder, entry.loc, x->getType(), *x, *scale, entry.builder.getF64FloatAttr(epsilon));
+  }
+  return success();
+}
+
 /// The past inputs of the layer.
 LogicalResult takePasts(Entry &entry, const onnx::NodeProto &node, AttentionParts &parts) {
   for (int index : {kPastK, kPastV}) {
@@ -174,7 +237,11 @@ LogicalResult importGroupQueryAttention(Entry &entry, const onnx::NodeProto &nod
   if (failed(splitHeads(entry, node, gqa->heads, parts)))
     return failure();
 
-  AttentionParts call{.scale = gqa->scale != 0 ? gqa->scale : 1.0 / std::sqrt(static_cast<double>(gqa->heads.dim))};
+  AttentionParts call{.scale = gqa->scale != 0 ? gqa->scale : 1.0 / std::sqrt(static_cast<double>(gqa->heads.dim)),
+                      .softcap = gqa->softcap,
+                      .window = gqa->window};
+  if (failed(normHeads(entry, node, *gqa, parts[0], parts[1])))
+    return failure();
   if (gqa->rotary) {
     FailureOr<const StoredTensor *> cos = constant(entry, node, kCos), sin = constant(entry, node, kSin);
     if (failed(cos) || failed(sin))
@@ -192,6 +259,12 @@ LogicalResult importGroupQueryAttention(Entry &entry, const onnx::NodeProto &nod
   call.q = parts[0];
   call.k = parts[1];
   call.v = parts[2];
+  if (operand(entry, node, kHeadSink)) {
+    FailureOr<Value> sinks = vectorOperand(entry, node, kHeadSink, gqa->heads.query);
+    if (failed(sinks))
+      return failure();
+    call.sinks = *sinks;
+  }
   FailureOr<AttentionResult> attention = makeAttention(entry, node, call);
   if (failed(attention))
     return failure();

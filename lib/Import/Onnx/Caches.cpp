@@ -295,10 +295,10 @@ FailureOr<AttentionResult> makeAttention(Entry &entry, const onnx::NodeProto &no
         << " ([batch, tokens, heads, width])";
     return failure();
   }
-  if (!std::isfinite(parts.scale) || parts.softcap != 0 || parts.window != 0) {
+  if (!std::isfinite(parts.scale) || !std::isfinite(parts.softcap) || parts.softcap < 0) {
     nodeError(entry.context, node, ErrorCode::AttributeUnsupported)
-        << "has a window of " << parts.window << ", a softcap of " << std::to_string(parts.softcap)
-        << " and a scale of " << std::to_string(parts.scale) << "; windows and softcaps are not supported";
+        << "has a softcap of " << std::to_string(parts.softcap) << " and a scale of " << std::to_string(parts.scale)
+        << "; both must be finite, and the softcap not negative";
     return failure();
   }
   FailureOr<unsigned> cache = makeCache(entry, node, parts);
@@ -308,8 +308,10 @@ FailureOr<AttentionResult> makeAttention(Entry &entry, const onnx::NodeProto &no
   Value &newest = entry.caches[*cache].newest;
   newest = KVAppendOp::create(b, entry.loc, newest.getType(), parts.k, parts.v, entry.past, entry.qLen, newest);
   auto type = RankedTensorType::get({q[0], q[1], q[2], v[3]}, b.getF32Type());
-  Value value =
-      AttentionOp::create(b, entry.loc, type, parts.q, newest, entry.past, entry.qLen, b.getF64FloatAttr(parts.scale));
+  Value value = AttentionOp::create(b, entry.loc, type, parts.q, newest, entry.past, entry.qLen, /*slopes=*/Value(),
+                                    parts.sinks, b.getF64FloatAttr(parts.scale),
+                                    parts.softcap != 0 ? b.getF64FloatAttr(parts.softcap) : FloatAttr(),
+                                    parts.window != 0 ? b.getI64IntegerAttr(parts.window) : IntegerAttr());
   return AttentionResult{value, *cache};
 }
 

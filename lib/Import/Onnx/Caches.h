@@ -47,6 +47,8 @@ struct AttentionParts {
   double scale = 1, softcap = 0;
   /// Tokens that a query sees, itself the last; 0 for all.
   int64_t window = 0;
+  /// One score per query head that takes weight; none if null.
+  mlir::Value sinks = {};
   /// Positions for which the model has tables; 0 if it does not say.
   int64_t positions = 0;
 };

@@ -387,3 +387,39 @@ func.func @chunks_differ(%a: !helix.stacked<kvp, tensor<2x1x2x1x5xf32>>, %b: !he
   %y = helix.merge_attention %a, %b : !helix.stacked<kvp, tensor<2x1x2x1x5xf32>>, !helix.stacked<kvp, tensor<2x2x1x1x5xf32>> -> tensor<3x3x1x4xf32>
   return
 }
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+func.func @softcap_zero(%q: tensor<1x1x4x4xf32>, %past: tensor<1xi32>, %c: !kv) {
+  // expected-error @below {{softcap must be finite and positive}}
+  %a = helix.attention %q, %c, %past, %past {scale = 0.5 : f64, softcap = 0.0 : f64} : tensor<1x1x4x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x4xf32>
+  return
+}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+func.func @window_zero(%q: tensor<1x1x4x4xf32>, %past: tensor<1xi32>, %c: !kv) {
+  // expected-error @below {{attribute 'window' failed to satisfy constraint}}
+  %a = helix.attention %q, %c, %past, %past {scale = 0.5 : f64, window = 0 : i64} : tensor<1x1x4x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x4xf32>
+  return
+}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+func.func @sinks_shape(%q: tensor<1x1x4x4xf32>, %past: tensor<1xi32>, %c: !kv, %s: tensor<2xf32>) {
+  // expected-error @below {{sinks must have shape 'tensor<4xf32>', but has 'tensor<2xf32>'}}
+  %a = helix.attention %q, %c, %past, %past sinks %s : tensor<2xf32> {scale = 0.5 : f64} : tensor<1x1x4x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x4xf32>
+  return
+}
+
+// -----
+
+!kv = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+func.func @slopes_shape(%q: tensor<1x1x4x4xf32>, %past: tensor<1xi32>, %c: !kv, %s: tensor<2xf32>) {
+  // expected-error @below {{slopes must have shape 'tensor<4xf32>', but has 'tensor<2xf32>'}}
+  %a = helix.attention %q, %c, %past, %past slopes %s : tensor<2xf32> {scale = 0.5 : f64} : tensor<1x1x4x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x4xf32>
+  return
+}

@@ -85,3 +85,18 @@ func.func @attention(%q: tensor<1x1x4x4xf32>, %c: !kv, %past: tensor<1xi32>) -> 
   return %a : tensor<1x1x4x4xf32>
 }
 }
+
+!whole = !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f32, block = 4, kvp = 1, capacity = 16>
+// CHECK-LABEL: func.func @scores
+func.func @scores(%q: tensor<1x1x2x4xf32>, %past: tensor<1xi32>, %c: !whole, %two: tensor<2xf32>, %one: tensor<1xf32>,
+                  %t: !helix.stacked<kvp, tensor<2x1x1x1x5xf32>>) {
+  // CHECK: helix.attention %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} slopes %{{.*}} : tensor<2xf32> sinks %{{.*}} : tensor<2xf32> {scale = 5.000000e-01 : f64, softcap = 3.000000e+01 : f64, window = 128 : i64} : tensor<1x1x2x4xf32>
+  %a = helix.attention %q, %c, %past, %past slopes %two : tensor<2xf32> sinks %two : tensor<2xf32> {scale = 0.5 : f64, softcap = 30.0 : f64, window = 128 : i64} : tensor<1x1x2x4xf32>, !whole, tensor<1xi32> -> tensor<1x1x2x4xf32>
+  // CHECK: helix.attention %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} sinks %{{.*}} : tensor<2xf32> {scale = 5.000000e-01 : f64} : tensor<1x1x2x4xf32>
+  %b = helix.attention %a, %c, %past, %past sinks %two : tensor<2xf32> {scale = 0.5 : f64} : tensor<1x1x2x4xf32>, !whole, tensor<1xi32> -> tensor<1x1x2x4xf32>
+  // CHECK: helix.partial_attention %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} slopes %{{.*}} : tensor<2xf32> {scale = 5.000000e-01 : f64, softcap = 3.000000e+01 : f64, window = 128 : i64}
+  %p = helix.partial_attention %b, %c, %past, %past slopes %two : tensor<2xf32> {scale = 0.5 : f64, softcap = 30.0 : f64, window = 128 : i64} : tensor<1x1x2x4xf32>, !whole, tensor<1xi32> -> !helix.partial<tensor<1x1x2x4xf32>, lse, [kvp]>
+  // CHECK: helix.merge_attention %{{.*}} sinks %{{.*}} : tensor<1xf32> : !helix.stacked<kvp, tensor<2x1x1x1x5xf32>> -> tensor<1x1x1x4xf32>
+  %m = helix.merge_attention %t sinks %one : tensor<1xf32> : !helix.stacked<kvp, tensor<2x1x1x1x5xf32>> -> tensor<1x1x1x4xf32>
+  return
+}

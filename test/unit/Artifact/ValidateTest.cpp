@@ -165,6 +165,12 @@ TEST(Validate, OperandsFitTheWork) {
   EXPECT_REFUSED("padded", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->heads = 0);
   EXPECT_REFUSED("scale", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->scale = NAN);
   EXPECT_REFUSED("scale", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->scale = 1e300);
+  EXPECT_REFUSED("softcap", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->softcap = -1);
+  EXPECT_REFUSED("softcap", commandOf(a, Work::PartialAttention).work.AsPartialAttention()->softcap = NAN);
+  EXPECT_REFUSED("4 inputs, its work takes 5",
+                 commandOf(a, Work::PartialAttention).work.AsPartialAttention()->slopes = true);
+  EXPECT_REFUSED("1 inputs, its work takes 2",
+                 commandOf(a, Work::MergeAttention).work.AsMergeAttention()->sinks = true);
   EXPECT_REFUSED("bytes", commandOf(a, Work::MergeAttention).work.AsMergeAttention()->peers = 3);
   EXPECT_REFUSED("kernel", commandOf(a, Work::Generated).work.AsGenerated()->kernel = 1000);
   EXPECT_REFUSED("takes", commandOf(a, Work::Generated).inputs.pop_back());

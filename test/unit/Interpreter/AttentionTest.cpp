@@ -12,16 +12,31 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// Softmax written out, in long double and without the shift: keys and values are of tokens 0 … n − 1.
+/// What changes scores, beside the scale.
+struct Scores {
+  double softcap = 0;
+  size_t window = 0;
+  bool slopes = false, sinks = false;
+
+  double slope(int64_t head) const { return slopes ? 0.75 / (1 + head) : 0; }
+  double sink(int64_t head) const { return 1.5 - head; }
+};
+
+/// Softmax written out, in long double and without the shift: keys and values are of tokens 0 … n − 1, which `head`
+/// sees from n − 1.
 std::vector<double> softAttention(const double *q, const std::vector<std::vector<double>> &keys,
-                                  const std::vector<std::vector<double>> &values, size_t n, double scale) {
+                                  const std::vector<std::vector<double>> &values, size_t n, double scale,
+                                  const Scores &scores = {}, int64_t head = 0) {
   std::vector<long double> sum(values[0].size());
-  long double total = 0;
-  for (size_t i = 0; i < n; ++i) {
+  long double total = scores.sinks ? std::exp(static_cast<long double>(scores.sink(head))) : 0;
+  for (size_t i = scores.window != 0 && n > scores.window ? n - scores.window : 0; i < n; ++i) {
     long double score = 0;
     for (size_t d = 0; d < keys[i].size(); ++d)
       score += static_cast<long double>(q[d]) * keys[i][d];
-    long double w = std::exp(scale * score);
+    score *= scale;
+    if (scores.softcap != 0)
+      score = scores.softcap * std::tanh(score / scores.softcap);
+    long double w = std::exp(score - scores.slope(head) * (n - 1 - i));
     total += w;
     for (size_t d = 0; d < sum.size(); ++d)
       sum[d] += w * values[i][d];
@@ -35,7 +50,7 @@ std::vector<double> softAttention(const double *q, const std::vector<std::vector
 /// A batch of 3 of which one is idle at first, steps that straddle blocks of 4, two full rounds over 5 ranks, 6 query
 /// heads over 3 KV heads of width 4 and 2; tokens over kvp ranks, heads over tpa ranks. Every rank's result is its
 /// slice of the attention written out.
-void checkAttention(int64_t kvp, int64_t tpa) {
+void checkAttention(int64_t kvp, int64_t tpa, const Scores &scores = {}) {
   const int64_t batch = 3, tokens = 5, kvHeads = 3, group = 2, keyDim = 4, valueDim = 2;
   const int64_t localKv = (kvHeads + tpa - 1) / tpa, localQ = localKv * group, perPeer = (localQ + kvp - 1) / kvp;
   bool whole = kvp * tpa == 1;
@@ -44,8 +59,17 @@ void checkAttention(int64_t kvp, int64_t tpa) {
                                     localKv, kvp, 64 * kvp);
   std::string q = llvm::formatv("tensor<3x5x{0}x4xf32>", localQ);
   std::string signature = llvm::formatv("(%q: {0}, %k: tensor<3x5x{1}x4xf32>, %v: tensor<3x5x{1}x2xf32>, "
-                                        "%past: tensor<3xi32>, %n: tensor<3xi32>, %c: {2})",
-                                        q, localKv, cache);
+                                        "%past: tensor<3xi32>, %n: tensor<3xi32>, %sl: tensor<{2}xf32>, "
+                                        "%si: tensor<{3}xf32>, %c: {4})",
+                                        q, localKv, localQ, perPeer, cache);
+  std::string attributes = "{scale = 0.5 : f64";
+  if (scores.softcap != 0)
+    attributes += llvm::formatv(", softcap = {0:F3} : f64", scores.softcap);
+  if (scores.window != 0)
+    attributes += llvm::formatv(", window = {0} : i64", scores.window);
+  attributes += "}";
+  std::string slopes = scores.slopes ? llvm::formatv("slopes %sl : tensor<{0}xf32> ", localQ).str() : "";
+  std::string sinks = scores.sinks ? llvm::formatv("sinks %si : tensor<{0}xf32> ", perPeer).str() : "";
   std::string append = llvm::formatv("%d = helix.kv_append %k, %v, %past, %n into %c : tensor<3x5x{0}x4xf32>, "
                                      "tensor<3x5x{0}x2xf32>, tensor<3xi32>, {1}",
                                      localKv, cache);
@@ -53,20 +77,20 @@ void checkAttention(int64_t kvp, int64_t tpa) {
   if (whole)
     text = llvm::formatv(R"(module {{ func.func @f{0} -> tensor<3x5x6x2xf32> {{
       {1}
-      %y = helix.attention %q, %d, %past, %n {{scale = 0.5 : f64} : {2}, {3}, tensor<3xi32> -> tensor<3x5x6x2xf32>
+      %y = helix.attention %q, %d, %past, %n {4} : {2}, {3}, tensor<3xi32> -> tensor<3x5x6x2xf32>
       return %y : tensor<3x5x6x2xf32> } })",
-                         signature, append, q, cache);
+                         signature, append, q, cache, slopes + sinks + attributes);
   else
     text = llvm::formatv(
         R"(module attributes {{helix.mesh = #helix.mesh<tpa = {4}, kvp = {5}, ep = 1, tpf = {6}>} {{
       func.func @f{0} -> tensor<3x5x{7}x2xf32> {{
       {1}
-      %p = helix.partial_attention %q, %d, %past, %n {{scale = 0.5 : f64} : {2}, {3}, tensor<3xi32>
+      %p = helix.partial_attention %q, %d, %past, %n {9} : {2}, {3}, tensor<3xi32>
           -> !helix.partial<tensor<3x5x{8}x2xf32>, lse, [kvp]>
       %s = helix.all_to_all %p : <tensor<3x5x{8}x2xf32>, lse, [kvp]> -> <kvp, tensor<{5}x3x5x{7}x3xf32>>
-      %y = helix.merge_attention %s : !helix.stacked<kvp, tensor<{5}x3x5x{7}x3xf32>> -> tensor<3x5x{7}x2xf32>
+      %y = helix.merge_attention %s {10}: !helix.stacked<kvp, tensor<{5}x3x5x{7}x3xf32>> -> tensor<3x5x{7}x2xf32>
       return %y : tensor<3x5x{7}x2xf32> } })",
-        signature, append, q, cache, tpa, kvp, tpa * kvp, perPeer, perPeer * kvp);
+        signature, append, q, cache, tpa, kvp, tpa * kvp, perPeer, perPeer * kvp, slopes + attributes, sinks);
   Program program(text);
 
   auto type =
@@ -115,9 +139,19 @@ void checkAttention(int64_t kvp, int64_t tpa) {
     RankValues cacheValues;
     for (Cache &cache : caches)
       cacheValues.push_back(RankValue(cache));
+    RankValues slopeValues, sinkValues;
+    for (int64_t rank = 0; rank < kvp * tpa; ++rank) {
+      Tensor slope({localQ}), sink({perPeer});
+      for (int64_t h = 0; h < localQ; ++h)
+        slope.values[h] = scores.slope(rank / kvp * localQ + h);
+      for (int64_t h = 0; h < perPeer; ++h)
+        sink.values[h] = scores.sink(rank / kvp * localQ + rank % kvp * perPeer + h);
+      slopeValues.push_back(std::move(slope));
+      sinkValues.push_back(std::move(sink));
+    }
     auto result = program.run({shard(query, localQ), shard(key, localKv), shard(value, localKv),
                                everywhere(Tensor({batch}, past), kvp * tpa),
-                               everywhere(Tensor({batch}, qLen), kvp * tpa), cacheValues});
+                               everywhere(Tensor({batch}, qLen), kvp * tpa), slopeValues, sinkValues, cacheValues});
     ASSERT_FALSE(result.empty());
 
     for (int64_t rank = 0; rank < kvp * tpa; ++rank)
@@ -129,7 +163,7 @@ void checkAttention(int64_t kvp, int64_t tpa) {
             std::vector<double> expected(valueDim);
             if (t < qLen[b] && inShard < localQ && head < kvHeads * group)
               expected = softAttention(query.at({b, t, head}), keys[b][head / group], values[b][head / group],
-                                       past[b] + t + 1, 0.5);
+                                       past[b] + t + 1, 0.5, scores, head);
             // A KV head of padding has zero values, whatever its weights are.
             for (int64_t d = 0; d < valueDim; ++d)
               ASSERT_NEAR(result[0][rank].tensor->at({b, t, h})[d], expected[d], 1e-13)
@@ -167,6 +201,17 @@ TEST(Attention, OverTokensAndHeads) { checkAttention(2, 2); }
 TEST(Attention, PeersWithPaddedHeads) { checkAttention(4, 2); }
 TEST(Attention, KvpOf3) { checkAttention(3, 1); }
 TEST(Attention, KvpOf5AndTpaOf3) { checkAttention(5, 3); }
+
+TEST(Attention, CapsSlopesWindowsAndSinks) {
+  for (auto [kvp, tpa] : {std::pair(1, 1), {2, 1}, {4, 2}, {5, 3}}) {
+    checkAttention(kvp, tpa, {.softcap = 0.5});
+    checkAttention(kvp, tpa, {.slopes = true});
+    checkAttention(kvp, tpa, {.sinks = true});
+    for (size_t window : {1, 3, 4, 9})
+      checkAttention(kvp, tpa, {.window = window});
+    checkAttention(kvp, tpa, {.softcap = 0.5, .window = 6, .slopes = true, .sinks = true});
+  }
+}
 
 TEST(Attention, TruncatedTokensReadAsNaN) {
   auto context = std::make_unique<mlir::MLIRContext>();

@@ -87,6 +87,7 @@ TEST(Passes, KeepTheMeaningOfRandomPrograms) {
     auto pick = [&](int64_t high) { return std::uniform_int_distribution<int64_t>(1, high)(random); };
     Mesh mesh{pick(6), 1};
     mesh.tpa = pick(std::min<int64_t>(shape.kvHeads, 12 / mesh.kvp));
+    shape.rowNorm = mesh.tpa == 1 && seed % 3 == 0;
     SCOPED_TRACE(describe(shape) + " seed " + std::to_string(seed) + " kvp " + std::to_string(mesh.kvp) + " tpa " +
                  std::to_string(mesh.tpa));
     TemporaryDirectory directory;
@@ -113,6 +114,9 @@ ProgramShape oddShape() {
   shape.batch = 3;
   shape.chunk = 7;
   shape.packed = shape.decomposed = true;
+  shape.softcap = 4;
+  shape.window = 11;
+  shape.sinks = true;
   return shape;
 }
 
@@ -156,6 +160,7 @@ bool showsUnsharded(Mutant mutant) {
   case Mutant::LostAppend:
   case Mutant::UniformAttention:
   case Mutant::HeadShift:
+  case Mutant::SoftcapAfterMask:
     return true;
   default:
     return false;

@@ -43,8 +43,12 @@ ProgramShape randomShape(std::mt19937_64 &random) {
   const char *weights[] = {"f32", "f16", "bf16"};
   shape.weight = weights[pick(0, 2)];
   for (bool *feature : {&shape.bias, &shape.headNorm, &shape.scaled, &shape.tail, &shape.layerNorm, &shape.postNorm,
-                        &shape.parallel, &shape.learned, &shape.gated, &shape.tied})
+                        &shape.parallel, &shape.learned, &shape.gated, &shape.tied, &shape.transposed})
     *feature = pick(0, 1);
+  for (bool *feature : {&shape.slopes, &shape.sinks})
+    *feature = pick(0, 2) == 0;
+  shape.softcap = pick(0, 1) * 1.5;
+  shape.window = pick(0, 1) * pick(1, 9);
   const char *activations[] = {"silu", "gelu", "gelu_tanh", "relu"};
   shape.activation = activations[pick(0, 3)];
   return shape;
@@ -58,7 +62,9 @@ std::string describe(const ProgramShape &s) {
                                  << " capacity " << s.capacity << " packed " << s.packed << " decomposed "
                                  << s.decomposed << " bias " << s.bias << " layer norm " << s.layerNorm << " post norm "
                                  << s.postNorm << " parallel " << s.parallel << " learned " << s.learned << " tied "
-                                 << s.tied << " gated " << s.gated << " " << s.activation << " head norm " << s.headNorm
+                                 << s.tied << " transposed " << s.transposed << " softcap " << s.softcap << " window "
+                                 << s.window << " slopes " << s.slopes << " sinks " << s.sinks << " gated " << s.gated
+                                 << " " << s.activation << " head norm " << s.headNorm << " row norm " << s.rowNorm
                                  << " scaled " << s.scaled << " tail " << s.tail << " weights " << s.weight;
   return text;
 }
@@ -145,8 +151,16 @@ struct EntryPrinter {
     return name;
   }
 
+  /// A product's matrix [in, out], stored so or transposed.
+  std::string matrix(const std::string &name, int64_t in, int64_t out, double scale) {
+    if (!s.transposed)
+      return line(weights.op(name, {in, out}, scale, 0, s.weight));
+    (void)weights.op(name, {out, in}, scale);
+    return line(weights.transposed(name, {out, in}, s.weight));
+  }
+
   std::string linear(const std::string &x, StringRef name, int64_t in, int64_t out, double scale, int64_t rows = 0) {
-    std::string w = line(weights.op(name, {in, out}, scale / std::sqrt(in), 0, s.weight));
+    std::string w = matrix(name.str(), in, out, scale / std::sqrt(in));
     return line("helix.linear " + x + ", " + w + " : (" + activations(in, rows) + ", " +
                 tensorType({in, out}, s.weight) + ") -> " + activations(out, rows));
   }
@@ -160,7 +174,7 @@ struct EntryPrinter {
       std::string y = linear(x, name, in, out, scale);
       return binary("arith.addf", y, repeated((name + "_bias").str(), out, scale, 0), out);
     }
-    std::string w = line(weights.op(name, {in, out}, scale / std::sqrt(in), 0, s.weight));
+    std::string w = matrix(name.str(), in, out, scale / std::sqrt(in));
     std::string b = line(weights.op((name + "_bias").str(), {out}, scale));
     return line("helix.linear " + x + ", " + w + ", " + b + " : (" + activations(in) + ", " +
                 tensorType({in, out}, s.weight) + ", " + vector + ") -> " + activations(out));
@@ -180,7 +194,7 @@ struct EntryPrinter {
 
   /// The heads' norms, before rope.
   std::string headNorm(const std::string &x, StringRef name, int64_t heads) {
-    if (!s.headNorm)
+    if (!s.headNorm || s.rowNorm)
       return x;
     std::string scale = line(weights.op(name, {s.headDim}, 0.1 * s.sharpness, s.sharpness));
     return line((s.layerNorm ? "helix.layer_norm " : "helix.rms_norm ") + x + ", " + scale +
@@ -209,6 +223,16 @@ struct EntryPrinter {
     }
     std::string one = constant(1, w);
     return mul(binary("arith.divf", one, add(one, unary("math.exp", unary("arith.negf", x))), w), x);
+  }
+
+  /// The norm of all heads at once.
+  std::string rowNorm(const std::string &x, const std::string &name, int64_t heads) {
+    if (!s.rowNorm)
+      return x;
+    int64_t width = heads * s.headDim;
+    std::string scale = line(weights.op(name, {width}, 0.1 * s.sharpness, s.sharpness));
+    return line("helix.rms_norm " + x + ", " + scale + " {epsilon = 1.0e-6 : f64} : " + activations(width) + ", " +
+                tensorType({width}, "f32"));
   }
 
   std::string scaled(const std::string &x, double by) {
@@ -287,14 +311,27 @@ struct EntryPrinter {
       k = biased(x, "k" + n, s.hidden, kvWidth, s.sharpness);
       v = biased(x, "v" + n, s.hidden, kvWidth, 1);
     }
+    q = rowNorm(q, "q_row_norm" + n, s.heads);
+    k = rowNorm(k, "k_row_norm" + n, s.kvHeads);
     q = rope(headNorm(expand(q, s.heads), "q_norm" + n, s.heads), s.heads);
     k = rope(headNorm(expand(k, s.kvHeads), "k_norm" + n, s.kvHeads), s.kvHeads);
     v = expand(v, s.kvHeads);
     cache = line("helix.kv_append " + k + ", " + v + ", %past, %q_len into " + cache + " : " + headsType(s.kvHeads) +
                  ", " + headsType(s.kvHeads) + ", " + lengthsType() + ", !kv");
-    std::string a = line("helix.attention " + q + ", " + cache +
-                         ", %past, %q_len {scale = " + std::to_string(1 / std::sqrt(s.headDim)) +
-                         " : f64} : " + headsType(s.heads) + ", !kv, " + lengthsType() + " -> " + headsType(s.heads));
+    std::string perHead, attributes = "scale = " + std::to_string(1 / std::sqrt(s.headDim)) + " : f64";
+    auto addPerHead = [&](bool has, const char *name, double scale, double mean) {
+      if (has)
+        perHead += std::string(" ") + name + " " + line(weights.op(name + n, {s.heads}, scale, mean)) + " : " +
+                   tensorType({s.heads}, "f32");
+    };
+    addPerHead(s.slopes, "slopes", 0.1, 0.2);
+    addPerHead(s.sinks, "sinks", 1, 0.5);
+    if (s.softcap != 0)
+      attributes += ", softcap = " + std::to_string(s.softcap) + " : f64";
+    if (s.window != 0 && layer % 2 == 0)
+      attributes += ", window = " + std::to_string(s.window) + " : i64";
+    std::string a = line("helix.attention " + q + ", " + cache + ", %past, %q_len" + perHead + " {" + attributes +
+                         "} : " + headsType(s.heads) + ", !kv, " + lengthsType() + " -> " + headsType(s.heads));
     a = line("tensor.collapse_shape " + a + " [[0], [1], [2, 3]] : " + headsType(s.heads) + " into " +
              activations(qWidth));
     return biased(a, "o" + n, qWidth, s.hidden, 1);
@@ -309,7 +346,7 @@ struct EntryPrinter {
     }
     std::string text = "helix.ffn " + x, operands = activations(s.hidden), biases, biasTypes;
     auto add = [&](const char *part, int64_t in, int64_t out, double scale) {
-      text += std::string(" ") + part + " " + line(weights.op(part + n, {in, out}, scale, 0, s.weight));
+      text += std::string(" ") + part + " " + matrix(part + n, in, out, scale);
       operands += ", " + tensorType({in, out}, s.weight);
       if (s.bias) {
         biases += std::string(" ") + part + "_bias " + line(weights.op(part + n + "_bias", {out}, 1));

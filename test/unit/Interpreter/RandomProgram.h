@@ -36,9 +36,15 @@ struct ProgramShape {
   bool parallel = false;    ///< attention and the FFN read the same norm
   bool learned = false;     ///< learned positions, beside rope
   bool tied = false;        ///< the embedding's table is the final product's matrix, transposed
+  double softcap = 0;       ///< of attention scores; 0: none
+  int64_t window = 0;       ///< of every other layer, from the first on; 0: none
+  bool slopes = false;      ///< ALiBi, beside rope
+  bool sinks = false;       ///< one score per head that takes weight
+  bool transposed = false;  ///< products' matrices are stored [out, in]
   bool gated = true;        ///< the FFN
   std::string activation = "silu";
   bool headNorm = false;      ///< norms of the heads of q and k before rope
+  bool rowNorm = false;       ///< a norm of the whole rows of q and k in place of those; tpa = 1
   bool scaled = false;        ///< the embedding and the residuals times a number
   bool tail = false;          ///< the logits times a number per id and under a soft cap
   bool allLogits = true;      ///< @prefill returns the logits of all tokens
