@@ -9,26 +9,23 @@ import pytest
 MESHES = [(1, 1), (2, 1), (1, 2), (4, 1), (3, 1)]
 # Fixtures that are refused, and the error that they end in. What compiles is held to ONNX Runtime's logits below.
 REFUSED = {
-    "mistral-genai": 1010,
     "phi3-long-genai": 1061,
-    "gemma2-genai": 1010,
     "gemma2-genai-bounded": 1010,
-    "gemma3-genai": 1010,
     "llama3-genai-f16-mha": 1062,
     "llama3-genai-int4": 1013,
     "qwen2-genai-int4": 1013,
-    "gemma3-torch23": 1010,
     "gpt2-torch23": 2003,
     "gpt-neox-torch23": 1066,
-    "mistral-torch18": 1010,
     "gpt-neox-torch18": 1066,
     "falcon-torch18": 1066,
-    "olmo2-torch20": 2003,
-    "gemma2-torch20": 1010,
     "bloom-torch20": 1062,
     "gpt2-optimum": 2003,
     "gpt-neox-optimum": 1011,
 }
+
+
+# Norms over all heads, which no rank has where tpa cuts them.
+WHOLE_ROWS = {"olmo2-torch20"}
 
 
 def test_lists_are_current():
@@ -61,7 +58,12 @@ def agrees_with_onnx_runtime(fixture, scratch, lengths, context):
         if tpa > helix.PUBLIC[fixture]["kv_heads"]:
             continue
         artifact = scratch / f"{kvp}x{tpa}.hlx"
-        helix.compile_model(fixture, artifact, *helix.options(kvp, tpa, len(ids), context=context))
+        flags = helix.options(kvp, tpa, len(ids), context=context)
+        if tpa > 1 and fixture in WHOLE_ROWS:
+            refused = helix.tool("helix-compile", helix.model(fixture), "-o", artifact, *flags, check=False)
+            assert refused.returncode != 0 and "HLX2010" in refused.stderr
+            continue
+        helix.compile_model(fixture, artifact, *flags)
         logits = helix.score(artifact, prompts, artifact.with_suffix(".npz"))
         assert helix.error(logits, onnx) <= 1e-5, f"kvp {kvp}, tpa {tpa}"
 
