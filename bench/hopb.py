@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Measures HOP-B on this machine beside what the simulator predicts: `make bench-hopb`.
+
+Two ranks, each a thread with a core of its own, exchange over an artificial link. Plans with HOP-B on and off are timed in turns,
+so that what else the machine does falls on both. The simulator is calibrated on traces of some links and then
+predicts others. Judged is the gain, the time of a step with HOP-B off minus that with it on:
+
+    gain_error      |predicted - measured| / measured on links left out of the calibration, where the gain is above 5 %
+                    of the step; median and worst
+    ttl_error       the same of the step itself, on and off; median
+    gain_of_ideal   measured / (min(c, m) (n - 1) layers) on a link without latency, with c and m a chunk's attention
+                    and exchange as they take in the plan without HOP-B
+    simulate_seconds  helix-simulate on a plan of 126 layers, the whole process
+
+Prints a table, writes build/bench/hopb.json, and exits with 1 if a target is missed.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import model as shapes
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RANKS = ["--kvp", 2, "--tpa", 1]
+SHAPE = {"layers": 3, "hidden": 128, "ffn": 256, "heads": 16, "kv_heads": 4, "head_dim": 64, "vocab": 512}
+SHAPE_NAME = "3 layers of 16 heads of 64, 8K tokens"
+CONTEXT = 8192
+
+# Latency in seconds and bytes/s. An exchange of one sequence has 2080 bytes here.
+FITTED = [(0.0, 2e6), (1e-4, 6e6), (3e-4, 12e6)]
+UNSEEN = [(0.0, 3e6), (0.0, 8e6), (1e-4, 4e6), (2e-4, 8e6)]
+# Batch and chunks; the first of a batch's chunk counts is what traces are taken of.
+PLANS = [(1, 4), (2, 2), (4, 4), (4, 2), (8, 4), (8, 8), (16, 4), (16, 8)]
+ROUNDS, STEPS = 3, 8  # turns of a pair, and steps of a turn: 24 steps each
+
+
+class Bench:
+    def __init__(self, binaries, scratch):
+        self.binaries, self.scratch, self.results = binaries, scratch, []
+
+    def tool(self, name, *arguments):
+        done = subprocess.run([self.binaries / name, *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name} {' '.join(map(str, arguments))}\n{done.stderr}")
+        return done.stdout
+
+    def compile(self, model, batch, chunks):
+        out = self.scratch / f"{batch}-{chunks}.hlx"
+        if not out.exists():
+            self.tool("helix-compile", model, "-o", out, *RANKS, "--batch", batch, "--max-context", CONTEXT + 64,
+                      *(["--hopb", chunks] if chunks != 1 else []))
+        return out
+
+    def run(self, plan, link, trace=None):
+        """Seconds of each timed step."""
+        report = self.scratch / "report.json"
+        self.tool("helix-run", plan, "--benchmark-context", CONTEXT, "--benchmark-steps", STEPS, "--threads", 2,
+                  "--link-latency", link[0], "--link-bandwidth", link[1], "--report", report,
+                  *(["--trace", trace, "--trace-steps", STEPS] if trace else []))
+        return json.loads(report.read_text())["decode"]["step_seconds"]
+
+    def pair(self, off, on, link):
+        """Medians of the steps without and with HOP-B, in turns."""
+        seconds = {off: [], on: []}
+        for turn in range(ROUNDS):
+            for plan in (off, on) if turn % 2 == 0 else (on, off):
+                seconds[plan] += self.run(plan, link)
+        return statistics.median(seconds[off]), statistics.median(seconds[on])
+
+    def predict(self, plan, link, hardware):
+        step = json.loads(self.tool("helix-simulate", plan, "--hardware", hardware, "--context", CONTEXT + 1, "--json",
+                                    "--link-latency", link[0], "--link-bandwidth", link[1]))
+        return step["ttl_s"]
+
+    def record(self, name, value, unit, target=None, better="lower"):
+        met = None if target is None else bool(value <= target if better == "lower" else value >= target)
+        self.results.append({"name": name, "value": value, "unit": unit, "target": target, "better": better, "met": met})
+
+
+def commands(trace, kind):
+    """Seconds of the commands of a kind, by rank and step, each one's mean."""
+    file = json.loads(trace.read_text())
+    times = [event["dur"] * 1e-6 for event in file["traceEvents"]
+             if event["ph"] == "X" and event["args"].get("kind") == kind]
+    return statistics.median(times)
+
+
+def link_name(link):
+    return f"{link[0] * 1e6:g} us + {link[1] / 1e6:g} MB/s"
+
+
+def measure(bench, model):
+    traces = []
+    for batch, chunks in PLANS:
+        for link in FITTED:
+            for count in {1, min(batch, chunks)}:
+                trace = bench.scratch / f"trace-{len(traces)}.json"
+                bench.run(bench.compile(model, batch, count), link, trace)
+                traces.append(trace)
+    hardware = bench.scratch / "machine.json"
+    print(bench.tool("helix-simulate", "--calibrate", *traces, "-o", hardware))
+
+    gain_errors, ttl_errors, of_ideal = [], [], []
+    print(f"{'link':<20}{'batch':>6}{'chunks':>7}{'off ms':>9}{'on ms':>9}{'gain':>8}{'predicted':>11}{'error':>8}{'of ideal':>10}")
+    for link in UNSEEN:
+        for batch, chunks in PLANS:
+            count = min(batch, chunks)
+            off, on = bench.compile(model, batch, 1), bench.compile(model, batch, chunks)
+            seconds = bench.pair(off, on, link)
+            predicted = [bench.predict(plan, link, hardware) for plan in (off, on)]
+            ttl_errors += [abs(p - s) / s for p, s in zip(predicted, seconds)]
+            gain, foreseen = seconds[0] - seconds[1], predicted[0] - predicted[1]
+            error = abs(foreseen - gain) / gain if gain > 0.05 * seconds[0] else None
+            gain_errors += [error] if error is not None else []
+            ideal = None
+            if link[0] == 0 and count > 1:
+                trace = bench.scratch / "ideal.json"
+                bench.run(off, link, trace)
+                hidden = min(commands(trace, "PartialAttention"), commands(trace, "AllToAll")) / count * (count - 1)
+                ideal = gain / (hidden * SHAPE["layers"])
+                of_ideal.append(ideal)
+                bench.record(f"gain_of_ideal/f32/batch {batch}, {count} chunks, {link_name(link)}", ideal, "")
+            percent = lambda x: "" if x is None else f"{100 * x:.1f}%"  # noqa: E731
+            print(f"{link_name(link):<20}{batch:>6}{count:>7}{seconds[0] * 1e3:>9.2f}{seconds[1] * 1e3:>9.2f}"
+                  f"{percent(gain / seconds[0]):>8}{percent(foreseen / seconds[0]):>11}{percent(error):>8}{percent(ideal):>10}",
+                  flush=True)
+    bench.record(f"gain_error/f32/median, {SHAPE_NAME}", statistics.median(gain_errors), "", 0.20)
+    bench.record(f"gain_error/f32/worst, {SHAPE_NAME}", max(gain_errors), "", 0.35)
+    bench.record(f"ttl_error/f32/median, {SHAPE_NAME}", statistics.median(ttl_errors), "", 0.10)
+    bench.record(f"gain_of_ideal/f32/median, {SHAPE_NAME}", statistics.median(of_ideal), "", 0.80, "higher")
+
+
+def speed(bench):
+    plan = bench.scratch / "405b.hlx"
+    model = shapes.write(shapes.MODELS["llama-3.1-405b"], bench.scratch / "405b", dtype="bf16")
+    bench.tool("helix-compile", model, "-o", plan, "--kvp", 8, "--tpa", 8, "--batch", 8, "--max-context", 1_000_000,
+               "--hopb", 8)
+    times = []
+    for _ in range(20):
+        start = time.monotonic()
+        bench.tool("helix-simulate", plan, "--hardware", "gb200-nvl72", "--json")
+        times.append(time.monotonic() - start)
+    bench.record("simulate_seconds/bf16/llama-3.1-405b, 126 layers, 64 ranks, 8 chunks", statistics.median(times), "s", 1.0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin", help="directory of the tools")
+    parser.add_argument("-o", type=pathlib.Path, default=ROOT / "build/bench/hopb.json", help="JSON file to write")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(options.bin.resolve(), pathlib.Path(scratch))
+        measure(bench, shapes.write(SHAPE, bench.scratch / "model"))
+        speed(bench)
+    options.o.parent.mkdir(parents=True, exist_ok=True)
+    options.o.write_text(json.dumps({"machine": platform.machine(), "date": datetime.date.today().isoformat(),
+                                     "results": bench.results}, indent=1) + "\n")
+    print()
+    for result in bench.results:
+        if result["target"] is not None:
+            print(f"{result['name']:<76}{result['value']:>8.3f} {result['unit']:<2} "
+                  f"{'<=' if result['better'] == 'lower' else '>='} {result['target']:g}  {'met' if result['met'] else 'MISSED'}")
+    print(f"written to {options.o}")
+    return 0 if all(result["met"] is not False for result in bench.results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
