@@ -262,7 +262,8 @@ def Schedule : Pass<"helix-schedule", "::mlir::ModuleOp"> {
     Without `comm-stream` all commands go to stream 0, in the order of the program, once that is known to be a legal
     order: no command reads or appends to a version of a cache behind the append that changes it.
 
-    With it, collectives go to stream 1 and run beside what computes. Commands are issued in the order of a list
+    With it, collectives go to stream 1 and run beside what computes, but for those beside which nothing would run: these
+    stay on stream 0, since going over and back takes time. Commands are issued in the order of a list
     schedule: each stream takes, whenever it is free, the command that can start first on `hardware` at `context` cached
     tokens, and of those the one with the longest chain of commands behind it; so whatever does not need a collective
     under way moves beside it. Where a command needs what the other stream computes, a `plan.record` behind that and a

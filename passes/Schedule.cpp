@@ -33,16 +33,23 @@ void setStream(plan::CommandOpInterface command, unsigned stream) {
   command.setStreamAttr(IntegerAttr::get(IntegerType::get(command->getContext(), 64), stream));
 }
 
-/// The commands in the order in which they start, if each stream takes, whenever it is free, the command that can start
-/// first, and of those the one with the longest chain of commands behind it.
-SmallVector<size_t> listSchedule(const Dependences &dependences, ArrayRef<double> seconds, ArrayRef<unsigned> stream) {
+/// When commands start, and in which order.
+struct ListSchedule {
+  SmallVector<size_t> issued; ///< ascending in start
+  SmallVector<double> start, end;
+};
+
+/// Each stream takes, whenever it is free, the command that can start first, and of those the one with the longest
+/// chain of commands behind it.
+ListSchedule listSchedule(const Dependences &dependences, ArrayRef<double> seconds, ArrayRef<unsigned> stream) {
   size_t count = dependences.size();
   SmallVector<double> urgency(seconds), ready(count);
   for (size_t i = count; i-- > 0;)
     for (size_t next : dependences.behind(i))
       urgency[i] = std::max(urgency[i], seconds[i] + urgency[next]);
 
-  SmallVector<size_t> missing(count), candidates, issued;
+  ListSchedule schedule{{}, SmallVector<double>(count), SmallVector<double>(count)};
+  SmallVector<size_t> missing(count), candidates;
   for (size_t i = 0; i < count; ++i)
     if ((missing[i] = dependences.before(i).size()) == 0)
       candidates.push_back(i);
@@ -54,26 +61,49 @@ SmallVector<size_t> listSchedule(const Dependences &dependences, ArrayRef<double
     });
     size_t next = *first;
     candidates.erase(first);
-    issued.push_back(next);
-    double end = start(next) + seconds[next];
-    free[stream[next]] = end;
+    schedule.issued.push_back(next);
+    schedule.start[next] = start(next);
+    double end = free[stream[next]] = schedule.end[next] = start(next) + seconds[next];
     for (size_t behind : dependences.behind(next)) {
       ready[behind] = std::max(ready[behind], end);
       if (--missing[behind] == 0)
         candidates.push_back(behind);
     }
   }
-  return issued;
+  return schedule;
+}
+
+/// Takes the collectives beside which nothing runs back to the compute stream: going over to another stream and back
+/// takes time, and hides nothing.
+void keepExposed(const ListSchedule &schedule, MutableArrayRef<unsigned> stream) {
+  SmallVector<size_t> compute, exposed;
+  for (size_t i : schedule.issued)
+    if (stream[i] == kComputeStream)
+      compute.push_back(i);
+  // Commands of one stream start and end in the order of issue.
+  auto *next = compute.begin();
+  for (size_t i : schedule.issued) {
+    if (stream[i] != kCommStream)
+      continue;
+    while (next != compute.end() && schedule.end[*next] <= schedule.start[i])
+      ++next;
+    if (next == compute.end() || schedule.start[*next] >= schedule.end[i])
+      exposed.push_back(i);
+  }
+  for (size_t i : exposed)
+    stream[i] = kComputeStream;
 }
 
 /// Puts the commands of an entry into the order `issued`, with a record and a wait wherever a command needs one of
-/// another stream that its own is not known to be behind. Returns the number of events.
+/// another stream that its own is not known to be behind. Collectives need each other: ranks meet in them one after the
+/// other. Returns the number of events.
 int64_t issue(plan::EntryOp entry, const Dependences &dependences, ArrayRef<size_t> issued, ArrayRef<unsigned> stream) {
   using Clock = std::array<int64_t, kStreams>; ///< per stream, its commands that are known to be done
   Clock known[kStreams] = {};
   SmallVector<int64_t> position(dependences.size());
   SmallVector<Clock> reached(dependences.size()); ///< what is known to be done once a command is
   DenseMap<size_t, int64_t> events;               ///< command → its event
+  std::optional<size_t> collective;               ///< the last one
   OpBuilder builder(entry.getContext());
   Operation *end = entry.getBody().front().getTerminator();
   for (size_t i : issued) {
@@ -84,8 +114,14 @@ int64_t issue(plan::EntryOp entry, const Dependences &dependences, ArrayRef<size
         weight->moveBefore(end);
     op->moveBefore(end);
     Clock &clock = known[stream[i]];
+    SmallVector<size_t> needs(dependences.before(i));
+    if (dependences.command(i).getExchangeAxis()) {
+      if (collective)
+        needs.push_back(*collective);
+      collective = i;
+    }
     std::optional<size_t> last;
-    for (size_t before : dependences.before(i))
+    for (size_t before : needs)
       if (stream[before] != stream[i] && clock[stream[before]] <= position[before] &&
           (!last || position[*last] < position[before]))
         last = before;
@@ -159,7 +195,9 @@ struct SchedulePass : impl::ScheduleBase<SchedulePass> {
       streams.push_back(command.getExchangeAxis() ? kCommStream : kComputeStream);
     }
     scheduled += dependences.size();
-    events += issue(entry, dependences, listSchedule(dependences, seconds, streams), streams);
+    ListSchedule schedule = listSchedule(dependences, seconds, streams);
+    keepExposed(schedule, streams);
+    events += issue(entry, dependences, schedule.issued, streams);
   }
 };
 

@@ -219,7 +219,8 @@ TEST(Validate, StreamsAndEvents) {
   EXPECT_OVERLAPPED_REFUSED("not one of its entry's", --a.entries[0]->events);
   EXPECT_OVERLAPPED_REFUSED("are recorded", ++a.entries[0]->events);
   EXPECT_OVERLAPPED_REFUSED("more events than commands", a.entries[0]->events = ~0u);
-  EXPECT_OVERLAPPED_REFUSED("one stream has them all", commandOf(a, Work::AllToAll).stream = 0);
+  EXPECT_OVERLAPPED_REFUSED("without an order with the one before it", a.entries[0]->streams = 3;
+                            commandOf(a, Work::AllToAll).stream = 2);
   EXPECT_OVERLAPPED_REFUSED(
       "event 0 is recorded twice",
       for (auto &it : a.entries[0]->commands) if (it->work.AsRecord()) it->work.AsRecord()->event = 0);
