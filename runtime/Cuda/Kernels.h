@@ -1,0 +1,201 @@
+//===- Kernels.h - CUDA kernels that an artifact's commands launch ---------===//
+//
+// The GPU's counterparts of runtime/Cpu/Kernels.h: the same arguments, with addresses on the device, the same cache
+// layout and block table, the same packed send buffer. This header knows no CUDA. `launches` turns arguments into
+// launches by arithmetic alone; what a launch needs at run time (lengths, positions, token ids) the kernels read from
+// device memory, so that a captured graph is replayed with other values. Launches run in order on one stream.
+//
+// To run one: load the image (cuModuleLoadData), take the kernel from it by name, allow it `sharedBytes` of dynamic
+// shared memory if they exceed 48 KiB (CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and launch it with one
+// parameter, the bytes of `argument`: void *parameters[] = {launch.argument.data()}.
+//
+// A row's result depends neither on the other rows nor on their number. Sizes are in elements, activations row-major
+// f32; rows = batch * tokens. Addresses need their element's alignment, weights and caches 16 bytes.
+//
+//===-----------------------------------------------------------------------===//
+#ifndef HELIX_RUNTIME_CUDA_KERNELS_H
+#define HELIX_RUNTIME_CUDA_KERNELS_H
+
+#include "runtime/Cpu/Kernels.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace helix::cuda {
+
+using cpu::DType;
+using cpu::KvCache;
+
+/// A fat binary: cubins for sm_80, sm_90a and sm_100, and PTX for what comes after.
+struct KernelImage {
+  const char *name;
+  std::span<const std::byte> code;
+};
+
+/// In the order of ImageId; empty if the library was built without the CUDA toolkit.
+std::span<const KernelImage> kernelImages();
+
+enum class ImageId : uint32_t { Rows, Attention, Linear };
+
+/// What launches depend on of the GPU that runs them. The sizes are those of an H200.
+struct DeviceShape {
+  uint32_t multiprocessors = 132;
+  uint32_t sharedBytesPerBlock = 232448;          ///< CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+  uint32_t sharedBytesPerMultiprocessor = 233472; ///< CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+};
+
+struct Launch {
+  ImageId image = ImageId::Rows;
+  const char *kernel = nullptr;
+  std::array<uint32_t, 3> grid = {1, 1, 1};
+  std::array<uint32_t, 3> block = {1, 1, 1};
+  uint32_t sharedBytes = 0;         ///< dynamic
+  std::vector<std::byte> argument; ///< the one parameter
+};
+
+//===-----------------------------------------------------------------------===//
+// Weights
+//===-----------------------------------------------------------------------===//
+
+/// Elements from a row of a weight [k, n] of use Linear to the next: on the device it lies transposed, [n][stride], each
+/// row padded with zeros to whole 128 bits. As such it serves as an embedding table, too, and as a column-major operand
+/// of a BLAS.
+constexpr size_t linearStride(size_t k, DType dtype) {
+  size_t unit = 16 / cpu::elementBytes(dtype);
+  return (k + unit - 1) / unit * unit;
+}
+
+/// Bytes of a weight [k, n] on the device.
+constexpr size_t linearBytes(size_t k, size_t n, DType dtype) {
+  return n * linearStride(k, dtype) * cpu::elementBytes(dtype);
+}
+
+/// Packs a weight for `linear` out of row-major memory on the device, as loadWeight gives it for WeightUse::Table.
+struct PackArgs {
+  const void *from = nullptr; ///< [k, n], or [n, k] if it is transposed already; not the same memory as `to`
+  void *to = nullptr;         ///< [n][linearStride(k)]
+  DType dtype = DType::F32;
+  bool transposed = false;
+  size_t k = 0, n = 0;
+};
+std::vector<Launch> launches(const PackArgs &args, const DeviceShape &device);
+
+//===-----------------------------------------------------------------------===//
+// Linear
+//===-----------------------------------------------------------------------===//
+
+/// Rows up to which `linear` streams the weight at the memory's rate; beyond, a BLAS is faster.
+inline constexpr size_t kSkinnyRows = 16;
+
+struct LinearArgs {
+  const float *x = nullptr;     ///< [rows, k]
+  const void *weight = nullptr; ///< [n][linearStride(k)]
+  DType dtype = DType::F32;     ///< of the weight
+  float *y = nullptr;           ///< [rows, n]
+  void *scratch = nullptr;      ///< linearScratchBytes(…) bytes, 16-byte aligned; may be shared along a stream
+  size_t rows = 0, k = 0, n = 0;
+};
+size_t linearScratchBytes(const LinearArgs &args);
+
+/// y = x · weight, summed in f32. For weights of 16 bits, x enters as the sum of two numbers of the weight's type, which
+/// keeps 16 bits of it (bf16) or 21 below its row's largest (f16).
+std::vector<Launch> launches(const LinearArgs &args, const DeviceShape &device);
+
+/// Rounds f32 to another type, nearest even, for a BLAS.
+struct RoundArgs {
+  const float *x = nullptr;
+  void *y = nullptr;
+  DType dtype = DType::BF16;
+  size_t count = 0;
+};
+std::vector<Launch> launches(const RoundArgs &args, const DeviceShape &device);
+
+//===-----------------------------------------------------------------------===//
+// Token rows
+//===-----------------------------------------------------------------------===//
+
+struct EmbeddingArgs {
+  const int64_t *ids = nullptr; ///< [rows]
+  const void *table = nullptr;  ///< [vocabulary][stride], the ids firstId … firstId + vocabulary - 1
+  DType dtype = DType::F32;     ///< of the table
+  float *y = nullptr;           ///< [rows, hidden]
+  size_t rows = 0, vocabulary = 0, hidden = 0;
+  size_t stride = 0; ///< hidden for a table, linearStride(hidden) for a tied weight of use Linear
+  int64_t firstId = 0;
+};
+/// An id that the table does not hold, whatever it is, gives zeros.
+std::vector<Launch> launches(const EmbeddingArgs &args, const DeviceShape &device);
+
+std::vector<Launch> launches(const cpu::LastTokenArgs &args, const DeviceShape &device);
+
+/// As cpu::concat; the parts' addresses are the device's, the parts themselves the host's.
+std::vector<Launch> launches(const cpu::ConcatArgs &args, const DeviceShape &device);
+
+/// Copies the logits of each slot's last token to where they stay until its next step.
+struct KeepLogitsArgs {
+  const float *logits = nullptr; ///< [batch, tokens, vocabulary], or [batch, 1, vocabulary] if they are the last ones
+  const int32_t *qLen = nullptr; ///< [batch]; slots without tokens keep what they have
+  float *last = nullptr;         ///< [batch, vocabulary]
+  size_t batch = 0, tokens = 0, vocabulary = 0;
+};
+std::vector<Launch> launches(const KeepLogitsArgs &args, const DeviceShape &device);
+
+//===-----------------------------------------------------------------------===//
+// Attention
+//===-----------------------------------------------------------------------===//
+
+std::vector<Launch> launches(const cpu::KvAppendArgs &args, const DeviceShape &device);
+
+/// Writes small numbers where the first `tokens` tokens of a slot lie on this rank, for timing.
+struct KvFillArgs {
+  KvCache cache;
+  uint64_t slot = 0, tokens = 0;
+};
+std::vector<Launch> launches(const KvFillArgs &args, const DeviceShape &device);
+
+struct AttentionArgs : cpu::AttentionArgs {
+  float *scratch = nullptr; ///< attentionScratchBytes(…) bytes; no other launch may use it at the same time
+};
+size_t attentionScratchBytes(const cpu::AttentionArgs &args);
+
+/// As cpu::partialAttention. A sequence is split by the number of its tokens that this rank holds, and by args.tokens;
+/// the parts are combined in order.
+std::vector<Launch> launches(const AttentionArgs &args, const DeviceShape &device);
+
+/// As cpu::mergeAttention; the chunks' addresses are the device's, the chunks themselves the host's.
+std::vector<Launch> launches(const cpu::MergeArgs &args, const DeviceShape &device);
+
+//===-----------------------------------------------------------------------===//
+// Reduction
+//===-----------------------------------------------------------------------===//
+
+/// out[i] = ((buffers[0][i] + buffers[1][i]) + buffers[2][i]) + … for i < elements. `out` may be the first of the
+/// buffers, or any other if there are at most kReduceBuffers.
+struct ReduceArgs {
+  float *out = nullptr;
+  std::span<const float *const> buffers; ///< addresses of the device, in memory of the host; at least one
+  size_t elements = 0;
+};
+inline constexpr size_t kReduceBuffers = 64;
+std::vector<Launch> launches(const ReduceArgs &args, const DeviceShape &device);
+
+//===-----------------------------------------------------------------------===//
+// Sampling
+//===-----------------------------------------------------------------------===//
+
+/// The first token of each row of logits as cpu::topCandidates orders them.
+struct BestTokenArgs {
+  const float *logits = nullptr; ///< [rows, count], the ids firstId … firstId + count - 1; count >= 1
+  float *value = nullptr;        ///< [rows]
+  int64_t *id = nullptr;         ///< [rows]
+  size_t rows = 0, count = 0;
+  int64_t firstId = 0;
+};
+std::vector<Launch> launches(const BestTokenArgs &args, const DeviceShape &device);
+
+} // namespace helix::cuda
+
+#endif // HELIX_RUNTIME_CUDA_KERNELS_H
