@@ -3,6 +3,7 @@
 #define HELIX_RUNTIME_CORE_EXECUTOR_H
 
 #include "runtime/Comm/Communicator.h"
+#include "runtime/Core/Device.h"
 #include "runtime/Core/Images.h"
 #include "runtime/Core/Layout.h"
 #include "runtime/Core/Memory.h"
@@ -19,40 +20,11 @@
 
 namespace helix {
 
-/// What all ranks read in a step of an entry; zeros at first.
-struct StepInputs {
-  explicit StepInputs(const artifact::Entry &entry);
-  Mapping memory;
-  std::span<int64_t> ids;  ///< [batch, tokens]
-  std::span<int32_t> past; ///< [batch]
-  std::span<int32_t> qLen; ///< [batch]
-};
-
-/// Bytes that one rank sent, by kind.
-struct Traffic {
-  uint64_t allToAll = 0;  ///< attention over kvp
-  uint64_t allReduce = 0; ///< of layers
-  uint64_t embedding = 0; ///< collectives outside the layers' phases
-  uint64_t sampling = 0;  ///< candidates and normalisers
-
-  uint64_t total() const { return allToAll + allReduce + embedding + sampling; }
-  Traffic &operator+=(const Traffic &other) {
-    allToAll += other.allToAll;
-    allReduce += other.allReduce;
-    embedding += other.embedding;
-    sampling += other.sampling;
-    return *this;
-  }
-};
-
 /// A rank's memory and programs. Stages: construct (memory is mapped), load, bind, then run as often as wanted.
 class Executor {
 public:
   /// `threads` are those of the first stream; each further one has one. `spin`: see Streams.
   Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads, bool spin);
-
-  /// The exchange that a command is.
-  static Collective collectiveOf(const artifact::Command &command);
 
   std::byte *segment() const { return comm.data(); }
 

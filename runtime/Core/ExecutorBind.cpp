@@ -135,14 +135,6 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
   return collectiveOf(command);
 }
 
-Collective Executor::collectiveOf(const artifact::Command &command) {
-  uint64_t send = command.inputs()->Get(0)->offset(), receive = command.outputs()->Get(0)->offset();
-  if (const auto *work = command.work_as_AllToAll())
-    return {Collective::Kind::AllToAll, static_cast<Axis>(work->axis()), send, receive, work->chunk()};
-  const auto &work = *command.work_as_AllReduce();
-  return {Collective::Kind::AllReduce, static_cast<Axis>(work.axis()), send, receive, work.elements()};
-}
-
 void Executor::bind(const Images &images, std::span<const StepInputs> inputs, const int32_t *table,
                     Communicator &peers) {
   communicator = &peers;

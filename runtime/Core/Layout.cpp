@@ -91,6 +91,14 @@ cpu::AttentionArgs attentionOf(const artifact::Artifact &artifact, const artifac
   return args;
 }
 
+Collective collectiveOf(const artifact::Command &command) {
+  uint64_t send = command.inputs()->Get(0)->offset(), receive = command.outputs()->Get(0)->offset();
+  if (const auto *work = command.work_as_AllToAll())
+    return {Collective::Kind::AllToAll, static_cast<Axis>(work->axis()), send, receive, work->chunk()};
+  const auto &work = *command.work_as_AllReduce();
+  return {Collective::Kind::AllReduce, static_cast<Axis>(work.axis()), send, receive, work.elements()};
+}
+
 RankLayout layOut(const artifact::Artifact &artifact) {
   RankLayout layout;
   Mesh mesh = meshOf(artifact);

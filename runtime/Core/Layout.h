@@ -3,7 +3,7 @@
 #define HELIX_RUNTIME_CORE_LAYOUT_H
 
 #include "lib/Artifact/Reader.h"
-#include "runtime/Comm/Mesh.h"
+#include "runtime/Comm/Communicator.h"
 #include "runtime/Cpu/Kernels.h"
 #include "runtime/Cpu/Weights.h"
 
@@ -56,6 +56,9 @@ cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_
 
 /// The sizes of an attention command; no pointers.
 cpu::AttentionArgs attentionOf(const artifact::Artifact &artifact, const artifact::Command &command, uint32_t rank);
+
+/// The exchange that an all-to-all or all-reduce command is.
+Collective collectiveOf(const artifact::Command &command);
 
 } // namespace helix
 

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <numeric>
-#include <system_error>
 
 namespace helix {
 namespace {
@@ -18,18 +16,12 @@ artifact::LoadedArtifact readOrThrow(const std::string &path) {
   return file;
 }
 
-unsigned threadCount(const SessionOptions &options, uint32_t ranks, uint32_t extraStreams) {
-  uint64_t cores = std::max(1u, std::thread::hardware_concurrency()), taken = uint64_t(ranks) * extraStreams;
-  return unsigned(std::max<uint64_t>(options.threads != 0 ? options.threads : cores - std::min(cores, taken), ranks));
-}
-
 std::string slotName(uint32_t slot) { return "slot " + std::to_string(slot); }
 
 } // namespace
 
 Session::Session(const std::string &path, const SessionOptions &options)
-    : file(readOrThrow(path)), settings(options), mesh(meshOf(*file)), layout(layOut(*file)),
-      threads(threadCount(options, mesh.ranks(), layout.streams - 1)), images(*file) {
+    : file(readOrThrow(path)), settings(options), mesh(meshOf(*file)), ranksDevice(makeDevice(*file, options)) {
   if (settings.weightsRoot.empty())
     settings.weightsRoot = std::filesystem::path(path).parent_path().string();
   uint32_t slots = file->kv()->slots();
@@ -58,116 +50,25 @@ const artifact::Entry *Session::entry(artifact::EntryKind kind) const {
   return nullptr;
 }
 
-uint64_t Session::sharedMemory() const {
-  uint64_t pages = capacity() / (uint64_t(file->kv()->block()) * mesh.kvp) * file->kv()->slots();
-  uint64_t bytes = pages * sizeof(int32_t);
-  for (const artifact::Entry *it : *file->entries())
-    bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t));
-  return bytes;
-}
-
-void Session::checkMemory() const {
-  uint64_t needed = sharedMemory();
-  for (uint32_t r = 0; r < ranks(); ++r)
-    if (__builtin_add_overflow(needed, memory(r).total(), &needed))
-      needed = std::numeric_limits<uint64_t>::max();
-  if (uint64_t available = availableMemory(); needed > available)
-    throw Error(ErrorCode::MemoryExhausted, counted(ranks(), "rank") + (ranks() == 1 ? " needs " : " need ") +
-                                                formatBytes(needed) + ", " + formatBytes(available) +
-                                                " are available; compile the model for a shorter context, a smaller "
-                                                "batch or a narrower KV type");
-}
-
-/// Runs body(rank) on a thread per rank and waits for all. If one throws, the others are told to stop, and the error
-/// that came first, not those that followed from it, is thrown here.
-template <typename Body> void Session::onAllRanks(const Body &body) {
+/// Has the device do something; if that fails, the session has.
+template <typename Body> void Session::onDevice(const Body &body) {
   if (failed)
     throw Error(ErrorCode::SessionFailed, "a step of this session failed; open a new one");
-  rankThreads->parallel(ranks(), [&](size_t begin, size_t end, unsigned) {
-    for (size_t r = begin; r < end; ++r) {
-      try {
-        body(uint32_t(r));
-        continue;
-      } catch (...) {
-        errors[r] = caughtBy(uint32_t(r));
-      }
-      communicators[r]->abort(errors[r]->what());
-    }
-  });
-  const Error *first = nullptr;
-  for (const std::optional<Error> &error : errors)
-    if (error && (!first || first->code() == ErrorCode::CommAborted))
-      first = &*error;
-  if (first) {
-    failed = true;
-    throw *first;
-  }
+  failed = true;
+  body();
+  failed = false;
 }
 
 void Session::load(const std::function<void(uint64_t, uint64_t)> &progress) {
-  if (!executors.empty())
+  if (!locals.empty())
     throw Error(ErrorCode::ArgumentInvalid, "the session is loaded already");
-  checkMemory();
-  try {
-    initialise(progress);
-  } catch (...) {
-    rankThreads.reset();
-    communicators.clear();
-    executors.clear();
-    inputs.clear();
-    errors.clear();
-    failed = false;
-    throw;
-  }
-}
-
-void Session::initialise(const std::function<void(uint64_t, uint64_t)> &progress) {
   std::vector<Mapping> files;
   if (file->files())
     for (const artifact::WeightFile *it : *file->files())
       files.push_back(
           Mapping::file((std::filesystem::path(settings.weightsRoot) / it->path()->str()).string(), it->bytes()));
-
-  uint64_t pages = capacity() / (uint64_t(file->kv()->block()) * mesh.kvp) * file->kv()->slots();
-  table = Mapping::zeros(pages * sizeof(int32_t));
-  auto *numbers = reinterpret_cast<int32_t *>(table.data());
-  std::iota(numbers, numbers + table.size() / sizeof(int32_t), 0);
-  for (const artifact::Entry *it : *file->entries())
-    inputs.emplace_back(*it);
-
-  try {
-    std::vector<std::byte *> segments;
-    bool spin = threads + uint64_t(ranks()) * extraStreams() <= std::thread::hardware_concurrency();
-    for (uint32_t r = 0; r < ranks(); ++r) {
-      executors.push_back(std::make_unique<Executor>(*file, layout, r, threadsOf(r), spin));
-      segments.push_back(executors.back()->segment());
-    }
-    InprocOptions options;
-    options.timeout = settings.commTimeout;
-    options.spin = spin;
-    options.link = settings.link;
-    communicators = inprocCommunicators(mesh, segments, options);
-    rankThreads = std::make_unique<Workers>(ranks());
-  } catch (const std::system_error &error) {
-    throw Error(ErrorCode::SystemFailure, std::string("cannot start ") +
-                                              std::to_string(threads + uint64_t(ranks()) * extraStreams()) +
-                                              " threads: " + error.what() + "; ask for fewer with --threads");
-  }
-  errors.resize(ranks());
+  ranksDevice->load(files, progress);
   sent.resize(ranks());
-
-  std::atomic<uint64_t> done{0};
-  uint64_t total = layout.weightBytes * ranks();
-  onAllRanks([&](uint32_t r) {
-    // The first rank's thread is the caller's.
-    std::function<void()> report;
-    if (r == 0 && progress)
-      report = [&] { progress(done.load(), total); };
-    executors[r]->load(files, done, report);
-    executors[r]->bind(images, inputs, numbers, *communicators[r]);
-  });
-  if (progress)
-    progress(total, total);
   reserveTrace();
   locals.resize(ranks());
 }
@@ -176,9 +77,9 @@ void Session::reserveTrace() {
   rings.resize(settings.traceSteps == 0 ? 0 : file->entries()->size());
   for (uint32_t i = 0; i < rings.size(); ++i) {
     StepTrace step;
-    step.past.resize(inputs[i].past.size());
-    step.qLen.resize(inputs[i].qLen.size());
-    step.ranks.assign(ranks(), executors[0]->timesOf(i));
+    step.past.resize(ranksDevice->inputs(i).past.size());
+    step.qLen.resize(ranksDevice->inputs(i).qLen.size());
+    step.ranks.assign(ranks(), ranksDevice->timesOf(i));
     rings[i].steps.assign(settings.traceSteps, step);
   }
 }
@@ -237,7 +138,7 @@ void Session::pretendLength(uint32_t slot, uint64_t tokens) {
     throw Error(ErrorCode::ContextFull, slotName(slot) + " holds at most " + std::to_string(capacity()) +
                                             " tokens, not " + std::to_string(tokens) +
                                             "; compile the model with a larger --max-context");
-  onAllRanks([&](uint32_t r) { executors[r]->fillCache(slot, tokens); });
+  onDevice([&] { ranksDevice->fill(slot, tokens); });
   sequence.length = tokens;
   sequence.hasLogits = false;
 }
@@ -272,7 +173,7 @@ void Session::step(artifact::EntryKind kind, std::span<const Feed> feeds) {
   uint32_t index = entryIndex(kind);
   const artifact::Entry &entry = *file->entries()->Get(index);
   checkFeeds(entry, feeds);
-  StepInputs &input = inputs[index];
+  StepInputs &input = ranksDevice->inputs(index);
   std::fill(input.past.begin(), input.past.end(), 0);
   std::fill(input.qLen.begin(), input.qLen.end(), 0);
   std::fill(lastCounts.begin(), lastCounts.end(), 0);
@@ -289,7 +190,7 @@ void Session::step(artifact::EntryKind kind, std::span<const Feed> feeds) {
     std::copy(input.qLen.begin(), input.qLen.end(), times->qLen.begin());
   }
   int64_t begin = traceNow();
-  onAllRanks([&](uint32_t r) { sent[r] = executors[r]->run(index, times ? &times->ranks[r] : nullptr); });
+  onDevice([&] { ranksDevice->run(index, sent, times); });
   int64_t end = traceNow();
   if (times)
     times->begin = begin, times->end = end;
@@ -326,20 +227,20 @@ void Session::prefill(std::span<const Feed> feeds) {
   }
 }
 
-void Session::gatherLogits(std::span<float> out, const std::function<const float *(const Executor &)> &local) const {
+void Session::gatherLogits(std::span<float> out, const std::function<const float *(uint32_t)> &local) const {
   if (out.size() != vocabulary())
     throw Error(ErrorCode::ArgumentInvalid,
                 "a row of logits has " + std::to_string(vocabulary()) + " elements, not " + std::to_string(out.size()));
   size_t share = file->local_vocabulary();
   for (size_t r = 0, from = 0; from < out.size(); ++r, from += share)
-    std::copy_n(local(*executors[r]), std::min(share, out.size() - from), out.data() + from);
+    std::copy_n(local(uint32_t(r)), std::min(share, out.size() - from), out.data() + from);
 }
 
 void Session::logits(uint32_t slot, std::span<float> out) const {
   if (!admitted(slot).hasLogits)
     throw Error(ErrorCode::SlotInvalid, slotName(slot) + " has no logits: nothing was appended since it was admitted "
                                                          "or truncated");
-  gatherLogits(out, [&](const Executor &rank) { return rank.lastLogits(slot); });
+  gatherLogits(out, [&](uint32_t rank) { return ranksDevice->lastLogits(rank, slot); });
 }
 
 void Session::logitsOf(uint32_t slot, uint32_t token, std::span<float> out) const {
@@ -353,7 +254,8 @@ void Session::logitsOf(uint32_t slot, uint32_t token, std::span<float> out) cons
                                              std::to_string(token) +
                                              " of its chunk were not computed; compile the model with --all-logits");
   size_t row = all ? size_t(slot) * entry.tokens() + token : slot;
-  gatherLogits(out, [&](const Executor &rank) { return rank.logits(lastEntry) + row * file->local_vocabulary(); });
+  gatherLogits(out,
+               [&](uint32_t rank) { return ranksDevice->logits(rank, lastEntry) + row * file->local_vocabulary(); });
 }
 
 int64_t Session::sample(uint32_t slot, const Sampling &sampling) {
@@ -364,7 +266,7 @@ int64_t Session::sample(uint32_t slot, const Sampling &sampling) {
   size_t share = file->local_vocabulary();
   for (uint32_t r = 0; r < ranks(); ++r) {
     size_t first = std::min<size_t>(r * share, vocabulary());
-    locals[r] = {executors[r]->lastLogits(slot), std::min<size_t>(share, vocabulary() - first), int64_t(first)};
+    locals[r] = {ranksDevice->lastLogits(r, slot), std::min<size_t>(share, vocabulary() - first), int64_t(first)};
   }
   return sampler.choose(locals, sampling, sequence.key, uint32_t(sequence.length));
 }

@@ -2,12 +2,10 @@
 #ifndef HELIX_RUNTIME_CORE_SESSION_H
 #define HELIX_RUNTIME_CORE_SESSION_H
 
-#include "runtime/Comm/Inproc.h"
-#include "runtime/Core/Executor.h"
+#include "runtime/Core/Device.h"
 #include "runtime/Core/Sampler.h"
 #include "runtime/Error.h"
 
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -17,23 +15,13 @@
 
 namespace helix {
 
-struct SessionOptions {
-  std::string weightsRoot = {}; ///< empty: the artifact's directory
-  /// Of the first streams of all ranks, at least one each; 0: as many as there are cores, less one for each further
-  /// stream, which has a thread of its own.
-  unsigned threads = 0;
-  std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
-  std::optional<Link> link = {};                ///< an artificial one between the ranks
-  uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept
-};
-
 /// Tokens of a slot that a step appends.
 struct Feed {
   uint32_t slot = 0;
   std::span<const int64_t> ids;
 };
 
-/// All ranks of an artifact, as threads of this process. Functions throw Error; after CommTimeout, CommAborted or
+/// All ranks of an artifact, on its device. Functions throw Error; after CommTimeout, CommAborted or
 /// another failure within a step every later step throws SessionFailed. Not for several threads at once.
 class Session {
 public:
@@ -51,13 +39,10 @@ public:
   const artifact::Entry *entry(artifact::EntryKind kind) const;
 
   /// Bytes that a rank will hold, and of what all ranks share.
-  MemoryNeeds memory(uint32_t rank) const { return layout.needs(threadsOf(rank)); }
-  uint64_t sharedMemory() const;
-  /// Threads of a rank's first stream.
-  unsigned threadsOf(uint32_t rank) const { return threads / ranks() + (rank < threads % ranks()); }
-
-  /// Streams of a rank beyond the first, each with a thread of its own.
-  unsigned extraStreams() const { return layout.streams - 1; }
+  MemoryNeeds memory(uint32_t rank) const { return ranksDevice->memory(rank); }
+  uint64_t sharedMemory() const { return ranksDevice->sharedMemory(); }
+  Device &device() { return *ranksDevice; }
+  const Device &device() const { return *ranksDevice; }
   const SessionOptions &options() const { return settings; }
 
   /// Allocates memory and loads weights. Throws MemoryExhausted, before it allocates, if not enough is available.
@@ -104,8 +89,6 @@ public:
   /// time steps at a length, not to decode anything.
   void pretendLength(uint32_t slot, uint64_t tokens);
 
-  Executor &rank(uint32_t index) { return *executors[index]; }
-
 private:
   struct Sequence {
     bool used = false;
@@ -118,27 +101,16 @@ private:
   uint32_t entryIndex(artifact::EntryKind kind) const;
   void checkFeeds(const artifact::Entry &entry, std::span<const Feed> feeds) const;
   void checkRoom(const Feed &feed) const;
-  void checkMemory() const;
   void checkLoaded() const;
   void reserveTrace();
-  void initialise(const std::function<void(uint64_t, uint64_t)> &progress);
-  void gatherLogits(std::span<float> out, const std::function<const float *(const Executor &)> &local) const;
-  template <typename Body> void onAllRanks(const Body &body);
+  void gatherLogits(std::span<float> out, const std::function<const float *(uint32_t)> &local) const;
+  template <typename Body> void onDevice(const Body &body);
 
   artifact::LoadedArtifact file;
   SessionOptions settings;
   Mesh mesh;
-  RankLayout layout;
-  unsigned threads; ///< of the first streams of all ranks
-  Images images;
-
-  Mapping table;
-  std::vector<StepInputs> inputs; ///< per entry
-  std::vector<std::unique_ptr<Executor>> executors;
-  std::vector<std::unique_ptr<Communicator>> communicators;
-  std::unique_ptr<Workers> rankThreads;
-  std::vector<std::optional<Error>> errors; ///< per rank, of one step
-  std::vector<Traffic> sent;                ///< per rank, of the last step
+  std::unique_ptr<Device> ranksDevice;
+  std::vector<Traffic> sent; ///< per rank, of the last step
 
   std::vector<Sequence> sequences;
   Sampler sampler;

@@ -20,7 +20,7 @@ std::string rankLine(const Session &session, uint32_t rank) {
   MemoryNeeds needs = session.memory(rank);
   return formatBytes(needs.total()) + " = weights " + formatBytes(needs.weights) + " + KV cache " +
          formatBytes(needs.kv) + " + activations " + formatBytes(needs.arenas) + " + scratch of " +
-         counted(session.threadsOf(rank), "thread") + " " + formatBytes(needs.scratch);
+         counted(session.device().threadsOf(rank), "thread") + " " + formatBytes(needs.scratch);
 }
 
 } // namespace
@@ -55,10 +55,10 @@ void loadWithReport(Session &session) {
   std::fprintf(stderr, "%s: attention tpa %u x kvp %u, FFN ep %u x tpf %u; %s of %s\n", counted(ranks, "rank").c_str(),
                mesh.tpa(), mesh.kvp(), mesh.ep(), mesh.tpf(), counted(session.slots(), "slot").c_str(),
                counted(session.capacity(), "token").c_str());
-  if (unsigned extra = session.extraStreams()) {
+  if (unsigned extra = session.device().extraStreams()) {
     unsigned first = 0;
     for (uint32_t r = 0; r < ranks; ++r)
-      first += session.threadsOf(r);
+      first += session.device().threadsOf(r);
     std::fprintf(stderr, "%s compute, %u for further streams; the machine has %s\n", counted(first, "thread").c_str(),
                  ranks * extra, counted(std::thread::hardware_concurrency(), "core").c_str());
   }

@@ -54,14 +54,14 @@ json commonJson(const Session &session, const RunOptions &options) {
   const artifact::Mesh &mesh = *session.artifact().mesh();
   unsigned compute = 0;
   for (uint32_t rank = 0; rank < session.ranks(); ++rank)
-    compute += session.threadsOf(rank);
+    compute += session.device().threadsOf(rank);
   json common = {{"version", 1},
                  {"artifact", options.artifact},
                  {"ranks", session.ranks()},
                  {"mesh", {{"tpa", mesh.tpa()}, {"kvp", mesh.kvp()}, {"ep", mesh.ep()}, {"tpf", mesh.tpf()}}},
                  {"threads",
                   {{"compute", compute},
-                   {"streams", session.ranks() * session.extraStreams()},
+                   {"streams", session.ranks() * session.device().extraStreams()},
                    {"cores", std::thread::hardware_concurrency()}}},
                  {"link", nullptr}};
   if (const auto &link = session.options().link) {
@@ -147,7 +147,7 @@ private:
                       cost->flops_per_query_cached() * by.queriesCached;
     }
     if (artifact::isCollective(it.work_type())) {
-      Collective collective = Executor::collectiveOf(it);
+      Collective collective = collectiveOf(it);
       uint32_t peers = meshOf(session.artifact()).size(collective.axis);
       args["axis"] = EnumNameAxis(static_cast<artifact::Axis>(collective.axis));
       args["peers"] = peers;

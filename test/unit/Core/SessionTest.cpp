@@ -2,6 +2,7 @@
 #include "runtime/Core/Session.h"
 #include "TinyModel.h"
 #include "lib/Artifact/Writer.h"
+#include "runtime/Core/CpuDevice.h"
 
 #include <gtest/gtest.h>
 
@@ -251,7 +252,7 @@ TEST(Session, WhatTheCacheHoldsBeyondASequenceDoesNotMatter) {
   poisoned.load();
   for (uint32_t r = 0; r < 4; ++r)
     for (uint32_t layer = 0; layer < 2; ++layer) {
-      const cpu::KvCache &cache = poisoned.rank(r).cache(layer);
+      const cpu::KvCache &cache = dynamic_cast<CpuDevice &>(poisoned.device()).rank(r).cache(layer);
       size_t elements = 3 * cache.pagesPerSlot * cache.block * cache.heads * cache.keyDim;
       std::fill_n(static_cast<float *>(cache.key), elements, NAN);
       std::fill_n(static_cast<float *>(cache.value), elements, NAN);

@@ -1,0 +1,132 @@
+//===- CpuDevice.cpp - Ranks that are threads of this process --------------===//
+#include "runtime/Core/CpuDevice.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <system_error>
+
+namespace helix {
+namespace {
+
+unsigned threadCount(const SessionOptions &options, uint32_t ranks, uint32_t extraStreams) {
+  uint64_t cores = std::max(1u, std::thread::hardware_concurrency()), taken = uint64_t(ranks) * extraStreams;
+  return unsigned(std::max<uint64_t>(options.threads != 0 ? options.threads : cores - std::min(cores, taken), ranks));
+}
+
+} // namespace
+
+CpuDevice::CpuDevice(const artifact::Artifact &artifact, const SessionOptions &options)
+    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
+      threads(threadCount(options, mesh.ranks(), layout.streams - 1)), images(artifact) {}
+
+uint64_t CpuDevice::pages() const {
+  const artifact::KvLayout &kv = *artifact.kv();
+  return kv.capacity() / (uint64_t(kv.block()) * mesh.kvp) * kv.slots();
+}
+
+uint64_t CpuDevice::sharedMemory() const {
+  uint64_t bytes = pages() * sizeof(int32_t);
+  for (const artifact::Entry *it : *artifact.entries())
+    bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t));
+  return bytes;
+}
+
+void CpuDevice::checkMemory() const {
+  uint64_t needed = sharedMemory();
+  for (uint32_t r = 0; r < mesh.ranks(); ++r)
+    if (__builtin_add_overflow(needed, memory(r).total(), &needed))
+      needed = std::numeric_limits<uint64_t>::max();
+  if (uint64_t available = availableMemory(); needed > available)
+    throw Error(ErrorCode::MemoryExhausted, counted(mesh.ranks(), "rank") + (mesh.ranks() == 1 ? " needs " : " need ") +
+                                                formatBytes(needed) + ", " + formatBytes(available) +
+                                                " are available; compile the model for a shorter context, a smaller "
+                                                "batch or a narrower KV type");
+}
+
+/// Runs body(rank) on a thread per rank and waits for all. If one throws, the others are told to stop, and the error
+/// that came first, not those that followed from it, is thrown here.
+template <typename Body> void CpuDevice::onAllRanks(const Body &body) {
+  rankThreads->parallel(mesh.ranks(), [&](size_t begin, size_t end, unsigned) {
+    for (size_t r = begin; r < end; ++r) {
+      try {
+        body(uint32_t(r));
+        continue;
+      } catch (...) {
+        errors[r] = caughtBy(uint32_t(r));
+      }
+      communicators[r]->abort(errors[r]->what());
+    }
+  });
+  const Error *first = nullptr;
+  for (const std::optional<Error> &error : errors)
+    if (error && (!first || first->code() == ErrorCode::CommAborted))
+      first = &*error;
+  if (first)
+    throw *first;
+}
+
+void CpuDevice::load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) {
+  checkMemory();
+  try {
+    initialise(files, progress);
+  } catch (...) {
+    rankThreads.reset();
+    communicators.clear();
+    executors.clear();
+    stepInputs.clear();
+    errors.clear();
+    throw;
+  }
+}
+
+void CpuDevice::initialise(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) {
+  table = Mapping::zeros(pages() * sizeof(int32_t));
+  auto *numbers = reinterpret_cast<int32_t *>(table.data());
+  std::iota(numbers, numbers + table.size() / sizeof(int32_t), 0);
+  for (const artifact::Entry *it : *artifact.entries())
+    stepInputs.emplace_back(*it);
+
+  try {
+    std::vector<std::byte *> segments;
+    bool spin = threads + uint64_t(mesh.ranks()) * extraStreams() <= std::thread::hardware_concurrency();
+    for (uint32_t r = 0; r < mesh.ranks(); ++r) {
+      executors.push_back(std::make_unique<Executor>(artifact, layout, r, threadsOf(r), spin));
+      segments.push_back(executors.back()->segment());
+    }
+    InprocOptions options;
+    options.timeout = settings.commTimeout;
+    options.spin = spin;
+    options.link = settings.link;
+    communicators = inprocCommunicators(mesh, segments, options);
+    rankThreads = std::make_unique<Workers>(mesh.ranks());
+  } catch (const std::system_error &error) {
+    throw Error(ErrorCode::SystemFailure, std::string("cannot start ") +
+                                              std::to_string(threads + uint64_t(mesh.ranks()) * extraStreams()) +
+                                              " threads: " + error.what() + "; ask for fewer with --threads");
+  }
+  errors.resize(mesh.ranks());
+
+  std::atomic<uint64_t> done{0};
+  uint64_t total = layout.weightBytes * mesh.ranks();
+  onAllRanks([&](uint32_t r) {
+    // The first rank's thread is the caller's.
+    std::function<void()> report;
+    if (r == 0 && progress)
+      report = [&] { progress(done.load(), total); };
+    executors[r]->load(files, done, report);
+    executors[r]->bind(images, stepInputs, numbers, *communicators[r]);
+  });
+  if (progress)
+    progress(total, total);
+}
+
+void CpuDevice::run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) {
+  onAllRanks([&](uint32_t r) { sent[r] = executors[r]->run(entry, times ? &times->ranks[r] : nullptr); });
+}
+
+void CpuDevice::fill(uint32_t slot, uint64_t tokens) {
+  onAllRanks([&](uint32_t r) { executors[r]->fillCache(slot, tokens); });
+}
+
+} // namespace helix

@@ -1,0 +1,101 @@
+//===- Device.h - What runs the ranks of an artifact -----------------------===//
+#ifndef HELIX_RUNTIME_CORE_DEVICE_H
+#define HELIX_RUNTIME_CORE_DEVICE_H
+
+#include "lib/Artifact/Reader.h"
+#include "runtime/Comm/Inproc.h"
+#include "runtime/Core/Layout.h"
+#include "runtime/Core/Memory.h"
+#include "runtime/Core/Trace.h"
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace helix {
+
+struct SessionOptions {
+  std::string weightsRoot = {}; ///< empty: the artifact's directory
+  /// Of the first streams of all ranks, at least one each; 0: as many as there are cores, less one for each further
+  /// stream, which has a thread of its own.
+  unsigned threads = 0;
+  std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
+  std::optional<Link> link = {};                ///< an artificial one between the ranks
+  uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept
+};
+
+/// What all ranks read in a step of an entry; zeros at first.
+struct StepInputs {
+  explicit StepInputs(const artifact::Entry &entry);
+  Mapping memory;
+  std::span<int64_t> ids;  ///< [batch, tokens]
+  std::span<int32_t> past; ///< [batch]
+  std::span<int32_t> qLen; ///< [batch]
+};
+
+/// Bytes that one rank sent, by kind.
+struct Traffic {
+  uint64_t allToAll = 0;  ///< attention over kvp
+  uint64_t allReduce = 0; ///< of layers
+  uint64_t embedding = 0; ///< collectives outside the layers' phases
+  uint64_t sampling = 0;  ///< candidates and normalisers
+
+  uint64_t total() const { return allToAll + allReduce + embedding + sampling; }
+  Traffic &operator+=(const Traffic &other) {
+    allToAll += other.allToAll;
+    allReduce += other.allReduce;
+    embedding += other.embedding;
+    sampling += other.sampling;
+    return *this;
+  }
+};
+
+/// The memory and the programs of all ranks of an artifact, on one kind of processor. Stages: construct, load, then run
+/// as often as wanted. Functions throw Error; after one of `run` or `fill` it is not to be used again. Not for several
+/// threads at once.
+class Device {
+public:
+  virtual ~Device() = default;
+
+  /// Bytes that a rank will hold, and of what all ranks share.
+  virtual MemoryNeeds memory(uint32_t rank) const = 0;
+  virtual uint64_t sharedMemory() const = 0;
+
+  /// Threads of a rank's first stream, and further streams of each rank, which have a thread of their own. Zero where
+  /// streams are not threads.
+  virtual unsigned threadsOf(uint32_t rank) const = 0;
+  virtual unsigned extraStreams() const = 0;
+
+  /// Allocates memory and loads weights from the mapped files. Throws MemoryExhausted, before it allocates, if not
+  /// enough is available. `progress` is called with bytes loaded and their total. After an error it is as it was.
+  virtual void load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) = 0;
+
+  /// What the next run of the entry reads.
+  virtual StepInputs &inputs(uint32_t entry) = 0;
+
+  /// Runs the entry on all ranks and fills in what each sent, and `times` if there are any: of those the ranks' alone.
+  virtual void run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) = 0;
+
+  /// Room for a rank's times of a step.
+  virtual RankTimes timesOf(uint32_t entry) const = 0;
+
+  /// [batch, tokens or 1, local vocabulary] of a rank, as the entry's last run left them.
+  virtual const float *logits(uint32_t rank, uint32_t entry) const = 0;
+
+  /// [local vocabulary] of a rank: the logits of the slot's last token in the last run that had tokens of it.
+  virtual const float *lastLogits(uint32_t rank, uint32_t slot) const = 0;
+
+  /// Makes up `tokens` tokens of a slot in every layer's cache.
+  virtual void fill(uint32_t slot, uint64_t tokens) = 0;
+};
+
+/// The device that an artifact was compiled for. Loads its kernels and works out what it needs; allocates nothing
+/// large. `artifact` must outlive it.
+std::unique_ptr<Device> makeDevice(const artifact::Artifact &artifact, const SessionOptions &options);
+
+} // namespace helix
+
+#endif // HELIX_RUNTIME_CORE_DEVICE_H
