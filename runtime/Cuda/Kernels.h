@@ -52,7 +52,7 @@ struct Launch {
   const char *kernel = nullptr;
   std::array<uint32_t, 3> grid = {1, 1, 1};
   std::array<uint32_t, 3> block = {1, 1, 1};
-  uint32_t sharedBytes = 0;         ///< dynamic
+  uint32_t sharedBytes = 0;        ///< dynamic
   std::vector<std::byte> argument; ///< the one parameter
 };
 
@@ -60,9 +60,9 @@ struct Launch {
 // Weights
 //===-----------------------------------------------------------------------===//
 
-/// Elements from a row of a weight [k, n] of use Linear to the next: on the device it lies transposed, [n][stride], each
-/// row padded with zeros to whole 128 bits. As such it serves as an embedding table, too, and as a column-major operand
-/// of a BLAS.
+/// Elements from a row of a weight [k, n] of use Linear to the next: on the device it lies transposed, [n][stride],
+/// each row padded with zeros to whole 128 bits. As such it serves as an embedding table, too, and as a column-major
+/// operand of a BLAS.
 constexpr size_t linearStride(size_t k, DType dtype) {
   size_t unit = 16 / cpu::elementBytes(dtype);
   return (k + unit - 1) / unit * unit;
@@ -100,8 +100,8 @@ struct LinearArgs {
 };
 size_t linearScratchBytes(const LinearArgs &args);
 
-/// y = x · weight, summed in f32. For weights of 16 bits, x enters as the sum of two numbers of the weight's type, which
-/// keeps 16 bits of it (bf16) or 21 below its row's largest (f16).
+/// y = x · weight, summed in f32. For weights of 16 bits, x enters as the sum of two numbers of the weight's type,
+/// which keeps 16 bits of it (bf16) or 21 below its row's largest (f16).
 std::vector<Launch> launches(const LinearArgs &args, const DeviceShape &device);
 
 /// Rounds f32 to another type, nearest even, for a BLAS.

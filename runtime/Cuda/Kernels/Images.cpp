@@ -1,0 +1,27 @@
+//===- Images.cpp - The kernels' code inside the library -------------------===//
+#include "runtime/Cuda/Kernels.h"
+
+namespace helix::cuda {
+
+#ifdef HELIX_CUDA_IMAGES
+
+// Fat binaries start with 64-bit fields.
+#define HELIX_EMBED(name)                                                                                              \
+  __asm__(".pushsection .rodata\n.balign 16\nhelixImage" #name ":\n.incbin \"" HELIX_CUDA_IMAGES "/" #name             \
+          ".fatbin\"\nhelixImageEnd" #name ":\n.popsection");                                                          \
+  extern "C" const std::byte helixImage##name[], helixImageEnd##name[];
+
+HELIX_EMBED(Rows)
+
+std::span<const KernelImage> kernelImages() {
+  static const KernelImage images[] = {{"Rows", {helixImageRows, helixImageEndRows}}};
+  return images;
+}
+
+#else
+
+std::span<const KernelImage> kernelImages() { return {}; }
+
+#endif
+
+} // namespace helix::cuda

@@ -1,0 +1,250 @@
+//===- Rows.cu - Rows of tokens, the cache's writes, merge, reduction ------===//
+//
+// Bound by memory, and small beside attention and products: one element per thread and step, consecutive threads on
+// consecutive elements.
+//
+//===-----------------------------------------------------------------------===//
+#include "runtime/Cuda/Kernels/Arguments.h"
+#ifndef HELIX_CUDA_EMULATION
+#include "runtime/Cuda/Kernels/Device.h"
+#endif
+
+#include <cmath>
+
+namespace helix::cuda {
+namespace {
+
+constexpr float kLowest = -INFINITY;
+
+template <typename Function> __device__ __forceinline__ void withElement(DType dtype, Function function) {
+  switch (dtype) {
+  case DType::F32:
+    return function(float());
+  case DType::F16:
+    return function(Half());
+  case DType::BF16:
+    return function(BFloat());
+  }
+}
+
+__device__ __forceinline__ uint64_t pageOf(const KvCache &cache, uint64_t slot, uint64_t local) {
+  return uint64_t(cache.table[slot * cache.pagesPerSlot + local / cache.block]);
+}
+
+} // namespace
+
+/// Grid: x rows, y runs of columns.
+HELIX_KERNEL helix_embedding(EmbeddingArgs args) {
+  size_t row = blockIdx.x, column = size_t(blockIdx.y) * blockDim.x + threadIdx.x;
+  if (column >= args.hidden)
+    return;
+  // Unsigned, so that one comparison refuses ids on either side, the extremes of int64 included.
+  uint64_t local = uint64_t(args.ids[row]) - uint64_t(args.firstId);
+  float value = 0;
+  if (local < args.vocabulary)
+    withElement(args.dtype, [&](auto element) {
+      value = toFloat(static_cast<const decltype(element) *>(args.table)[local * args.stride + column]);
+    });
+  args.y[row * args.hidden + column] = value;
+}
+
+/// Grid: x sequences, y runs of columns.
+HELIX_KERNEL helix_last_token(cpu::LastTokenArgs args) {
+  size_t b = blockIdx.x, column = size_t(blockIdx.y) * blockDim.x + threadIdx.x;
+  if (column >= args.hidden)
+    return;
+  int64_t used = args.qLen[b];
+  used = used < int64_t(args.tokens) ? used : int64_t(args.tokens);
+  args.y[b * args.hidden + column] =
+      used <= 0 ? 0 : args.x[(b * args.tokens + size_t(used) - 1) * args.hidden + column];
+}
+
+/// Grid: x sequences, y runs of columns.
+HELIX_KERNEL helix_keep_logits(KeepLogitsArgs args) {
+  size_t b = blockIdx.x, column = size_t(blockIdx.y) * blockDim.x + threadIdx.x;
+  int64_t used = args.qLen[b];
+  if (column >= args.vocabulary || used <= 0)
+    return;
+  used = used < int64_t(args.tokens) ? used : int64_t(args.tokens);
+  args.last[b * args.vocabulary + column] =
+      args.logits[(b * args.tokens + size_t(used) - 1) * args.vocabulary + column];
+}
+
+/// Grid: x rows, y parts.
+HELIX_KERNEL helix_concat(ConcatArgument args) {
+  const ConcatArgument::Part &part = args.parts[blockIdx.y];
+  const float *from = part.x + blockIdx.x * part.width;
+  float *to = args.y + blockIdx.x * args.width + part.column;
+  for (size_t i = threadIdx.x; i < part.width; i += blockDim.x)
+    to[i] = from[i];
+}
+
+/// Grid: x (sequence, token), token fastest; y KV heads.
+HELIX_KERNEL helix_kv_append(cpu::KvAppendArgs args) {
+  const KvCache &cache = args.cache;
+  size_t item = blockIdx.x, head = blockIdx.y, b = item / args.tokens, t = item % args.tokens;
+  uint64_t position = uint64_t(args.past[b]) + t;
+  if (int64_t(t) >= args.qLen[b] || cpu::kvOwner(position, cache.block, cache.kvp) != cache.rank)
+    return;
+  uint64_t local = cpu::kvLocal(position, cache.block, cache.kvp), page = pageOf(cache, b, local);
+  const float *key = args.key + (item * cache.heads + head) * cache.keyDim;
+  const float *value = args.value + (item * cache.heads + head) * cache.valueDim;
+  uint64_t keyAt = cpu::kvKeyIndex(cache, page, head, local % cache.block);
+  uint64_t valueAt = cpu::kvValueIndex(cache, page, head, local % cache.block);
+  withElement(cache.dtype, [&](auto element) {
+    auto *keys = static_cast<decltype(element) *>(cache.key);
+    auto *values = static_cast<decltype(element) *>(cache.value);
+    for (uint32_t i = threadIdx.x; i < cache.keyDim; i += blockDim.x)
+      fromFloat(key[i], keys[keyAt + uint64_t(i) * cache.block]);
+    for (uint32_t i = threadIdx.x; i < cache.valueDim; i += blockDim.x)
+      fromFloat(value[i], values[valueAt + i]);
+  });
+}
+
+/// Grid: x logical pages of the slot.
+HELIX_KERNEL helix_kv_fill(KvFillArgs args) {
+  const KvCache &cache = args.cache;
+  uint64_t page = pageOf(cache, args.slot, uint64_t(blockIdx.x) * cache.block);
+  // Numbers of a short cycle between -1/2 and 1/2, which every type holds.
+  auto number = [](uint64_t i) { return float(int(i * 5 % 64) * 37 % 64 - 32) / 64; };
+  withElement(cache.dtype, [&](auto element) {
+    auto *keys = static_cast<decltype(element) *>(cache.key) + cpu::kvKeyIndex(cache, page, 0, 0);
+    auto *values = static_cast<decltype(element) *>(cache.value) + cpu::kvValueIndex(cache, page, 0, 0);
+    uint64_t tokens = uint64_t(cache.heads) * cache.block;
+    for (uint64_t i = threadIdx.x; i < tokens * cache.keyDim; i += blockDim.x)
+      fromFloat(number(i), keys[i]);
+    for (uint64_t i = threadIdx.x; i < tokens * cache.valueDim; i += blockDim.x)
+      fromFloat(number(i), values[i]);
+  });
+}
+
+/// Grid: x (row of the chunks, head), head fastest. The chunks' rows are a run of sequences, or of every sequence's
+/// tokens.
+HELIX_KERNEL helix_merge_attention(MergeArgument args) {
+  size_t head = blockIdx.x % args.heads, row = blockIdx.x / args.heads, width = args.valueDim;
+  uint32_t first = args.chunks[0].begin;
+  const MergeArgument::Chunk &final = args.chunks[args.chunkCount - 1];
+  size_t rowTokens = args.alongTokens ? final.begin + final.count - first : args.tokens;
+  size_t sequence = row / rowTokens, token = row % rowTokens;
+  size_t &along = args.alongTokens ? token : sequence;
+  along += first;
+  size_t to = ((sequence * args.tokens + token) * args.heads + head) * width;
+  uint32_t at = 0;
+  while (along >= size_t(args.chunks[at].begin) + args.chunks[at].count)
+    ++at;
+  const MergeArgument::Chunk &chunk = args.chunks[at];
+  along -= chunk.begin;
+  size_t batch = args.alongTokens ? args.batch : chunk.count, tokens = args.alongTokens ? chunk.count : args.tokens;
+  size_t rowSize = args.heads * (width + 1), peerStride = batch * tokens * rowSize;
+  const float *partial = chunk.stacked + (sequence * tokens + token) * rowSize + head * (width + 1);
+  float largest = args.sinks ? args.sinks[head] : kLowest;
+  for (uint32_t peer = 0; peer < args.peers; ++peer)
+    largest = fmaxf(largest, partial[peer * peerStride + width]); // passes over NaN, which the weights then show
+  for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
+    float sum = 0, y = 0;
+    bool empty = true;
+    for (uint32_t peer = 0; peer < args.peers; ++peer) {
+      const float *o = partial + peer * peerStride;
+      if (o[width] == kLowest)
+        continue;
+      float weight = expf(o[width] - largest);
+      // The first is assigned, not added to zero, which would lose the sign of a zero.
+      y = empty ? weight * o[i] : y + weight * o[i];
+      sum += weight;
+      empty = false;
+    }
+    if (args.sinks)
+      sum += expf(args.sinks[head] - largest);
+    args.y[to + i] = empty ? 0 : y / sum;
+  }
+}
+
+/// Grid: x runs of elements.
+HELIX_KERNEL helix_reduce_ordered(ReduceArgument args) {
+  size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= args.elements)
+    return;
+  float sum = args.buffers[0][i];
+  for (uint32_t buffer = 1; buffer < args.count; ++buffer)
+    sum += args.buffers[buffer][i];
+  args.out[i] = sum;
+}
+
+/// Grid: x runs of elements.
+HELIX_KERNEL helix_round(RoundArgs args) {
+  size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= args.count)
+    return;
+  withElement(args.dtype, [&](auto element) { fromFloat(args.x[i], static_cast<decltype(element) *>(args.y)[i]); });
+}
+
+/// Grid: x runs of 32 columns of `to`, y runs of 32 rows and so on; block 32 x 8.
+HELIX_KERNEL helix_pack_weight(PackArgs args) {
+  auto copy = [&](auto element) {
+    using T = decltype(element);
+    const T *from = static_cast<const T *>(args.from);
+    T *to = static_cast<T *>(args.to), *tile = reinterpret_cast<T *>(sharedMemory()); // [32][33]
+    size_t stride = linearStride(args.k, args.dtype), column = size_t(blockIdx.x) * 32;
+    for (size_t row = size_t(blockIdx.y) * 32; row < args.n; row += size_t(gridDim.y) * 32) {
+      for (uint32_t i = threadIdx.y; i < 32; i += 8) {
+        // Neighbouring threads read neighbouring elements: of a row of `to`, or of a column of it.
+        size_t n = row + (args.transposed ? i : threadIdx.x), k = column + (args.transposed ? threadIdx.x : i);
+        T value = 0;
+        if (n < args.n && k < args.k)
+          value = args.transposed ? from[n * args.k + k] : from[k * args.n + n];
+        tile[args.transposed ? i * 33 + threadIdx.x : threadIdx.x * 33 + i] = value;
+      }
+      __syncthreads();
+      for (uint32_t i = threadIdx.y; i < 32; i += 8)
+        if (row + i < args.n && column + threadIdx.x < stride)
+          to[(row + i) * stride + column + threadIdx.x] = tile[i * 33 + threadIdx.x];
+      __syncthreads();
+    }
+  };
+  if (cpu::elementBytes(args.dtype) == 4)
+    copy(uint32_t());
+  else
+    copy(uint16_t());
+}
+
+namespace {
+
+/// cpu::comesBefore: larger values first, equal ones by id, NaN before every number.
+__device__ __forceinline__ bool comesBefore(float a, int64_t aId, float b, int64_t bId) {
+  bool aNaN = a != a, bNaN = b != b;
+  if (aNaN || bNaN)
+    return aNaN && bNaN ? aId < bId : aNaN;
+  return a != b ? a > b : aId < bId;
+}
+
+} // namespace
+
+/// Grid: x rows. Shared: a value and an id per thread; a power of two of threads.
+HELIX_KERNEL helix_best_token(BestTokenArgs args) {
+  const float *row = args.logits + blockIdx.x * args.count;
+  auto *ids = reinterpret_cast<int64_t *>(sharedMemory());
+  auto *values = reinterpret_cast<float *>(ids + blockDim.x);
+  float value = kLowest;
+  int64_t id = INT64_MAX;
+  for (size_t i = threadIdx.x; i < args.count; i += blockDim.x)
+    if (comesBefore(row[i], int64_t(i), value, id)) {
+      value = row[i];
+      id = int64_t(i);
+    }
+  values[threadIdx.x] = value;
+  ids[threadIdx.x] = id;
+  for (uint32_t half = blockDim.x / 2; half != 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half &&
+        comesBefore(values[threadIdx.x + half], ids[threadIdx.x + half], values[threadIdx.x], ids[threadIdx.x])) {
+      values[threadIdx.x] = values[threadIdx.x + half];
+      ids[threadIdx.x] = ids[threadIdx.x + half];
+    }
+  }
+  if (threadIdx.x == 0) {
+    args.value[blockIdx.x] = values[0];
+    args.id[blockIdx.x] = args.firstId + ids[0];
+  }
+}
+
+} // namespace helix::cuda
