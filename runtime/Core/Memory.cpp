@@ -55,6 +55,8 @@ Mapping Mapping::zeros(uint64_t bytes) {
   result.base = static_cast<std::byte *>(base);
   result.length = bytes;
   result.mapped = usable + page;
+  // Streams of weights and tokens would else stop at every small page; a kernel without huge pages does without.
+  ::madvise(base, usable, MADV_HUGEPAGE);
   ::mprotect(result.base + usable, page, PROT_NONE);
   setPoisoned(result.base + bytes, result.mapped - bytes, true);
   return result;

@@ -24,9 +24,12 @@ using Vec = hn::Vec<F32>;
 
 inline constexpr size_t kLanes = hn::MaxLanes(F32());
 
-/// Vectors that a loop keeps as accumulators (AVX-512 has 32 registers, others 16), and rows that share a load. More
-/// rows would leave fewer vectors per row, and so shorter runs of memory.
-inline constexpr size_t kAccumulators = HWY_TARGET <= HWY_AVX3 ? 16 : 8;
+/// Vector registers of the target.
+inline constexpr size_t kRegisters = HWY_ARCH_ARM_A64 || (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3) ? 32 : 16;
+
+/// Vectors that a loop keeps as accumulators, and rows that share a load. More rows would leave fewer vectors per row,
+/// and so shorter runs of memory.
+inline constexpr size_t kAccumulators = kRegisters / 2;
 inline constexpr size_t kMaxRows = 4;
 
 /// Asks for a line of memory in the second-level cache; any address will do.

@@ -1,0 +1,144 @@
+//===- Cases.cpp - Kernels to time, with the memory that they read ---------===//
+#include "bench/cpu/Cases.h"
+#include "runtime/Cpu/Convert.h"
+#include "runtime/Cpu/Kernels.h"
+
+#include <cmath>
+#include <memory>
+#include <numeric>
+
+namespace helix::bench {
+namespace {
+
+constexpr uint64_t kBytes = uint64_t(1) << 30;
+
+const char *nameOf(cpu::DType dtype) {
+  return dtype == cpu::DType::F32 ? "f32" : dtype == cpu::DType::F16 ? "f16" : "bf16";
+}
+
+/// Numbers of a long cycle between -1/2 and 1/2.
+void fill(Workers &workers, const Mapping &memory, cpu::DType dtype) {
+  cpu::withElement(dtype, [&](auto element) {
+    using Element = decltype(element);
+    auto *to = reinterpret_cast<Element *>(memory.data());
+    workers.parallel(memory.size() / sizeof(Element), [&](size_t begin, size_t end, unsigned) {
+      for (size_t i = begin; i < end; ++i)
+        cpu::fromFloat(float(i * 2654435761u >> 12 & 1023) / 1024 - 0.5f, to[i]);
+    });
+  });
+}
+
+std::vector<float> activations(size_t count) {
+  std::vector<float> x(count);
+  for (size_t i = 0; i < count; ++i)
+    x[i] = float(i * 37 % 64) / 64 - 0.5f;
+  return x;
+}
+
+/// Products of `rows` activations with as many [k, n] matrices as it takes.
+Prepared product(Workers &workers, cpu::DType dtype, size_t rows, size_t k, size_t n) {
+  struct State {
+    std::vector<float> x, y;
+    std::vector<cpu::LinearArgs> calls;
+  };
+  auto state = std::make_shared<State>();
+  uint64_t bytes = cpu::linearItems(n) * cpu::kPanelWidth * k * cpu::elementBytes(dtype);
+  uint64_t matrices = (kBytes + bytes - 1) / bytes;
+  Prepared result;
+  result.memory = Mapping::zeros(matrices * bytes);
+  fill(workers, result.memory, dtype);
+  state->x = activations(rows * k);
+  state->y.resize(rows * n);
+  for (uint64_t i = 0; i < matrices; ++i)
+    state->calls.push_back({state->x.data(), result.memory.data() + i * bytes, dtype, state->y.data(), rows, k, n});
+  result.flops = 2.0 * double(rows * k * n * matrices);
+  result.run = [state, &workers] {
+    for (const cpu::LinearArgs &call : state->calls)
+      workers.parallel(cpu::linearItems(call.n),
+                       [&](size_t begin, size_t end, unsigned) { cpu::linear(call, begin, end); });
+  };
+  return result;
+}
+
+struct AttentionShape {
+  uint32_t group, dim, kvHeads;
+  uint64_t length;
+  uint32_t batch = 1;
+};
+
+/// A token of each sequence attends in as many layers as it takes.
+Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
+  struct State {
+    std::vector<float> q, send, scratch;
+    std::vector<int32_t> past, qLen, table;
+    std::vector<cpu::AttentionArgs> calls;
+    size_t stride;
+  };
+  auto state = std::make_shared<State>();
+  constexpr uint32_t block = 16;
+  uint64_t pages = shape.length / block * shape.batch;
+  uint64_t area = pages * shape.kvHeads * block * shape.dim * cpu::elementBytes(dtype);
+  uint64_t layers = (kBytes + 2 * area - 1) / (2 * area);
+  Prepared result;
+  result.memory = Mapping::zeros(layers * 2 * area + cpu::kKvSlackBytes);
+  fill(workers, result.memory, dtype);
+  uint32_t heads = shape.group * shape.kvHeads;
+  state->q = activations(size_t(shape.batch) * heads * shape.dim);
+  state->send.resize(size_t(shape.batch) * heads * (shape.dim + 1));
+  state->past.assign(shape.batch, int32_t(shape.length) - 1);
+  state->qLen.assign(shape.batch, 1);
+  state->table.resize(pages);
+  std::iota(state->table.begin(), state->table.end(), 0);
+  for (uint64_t layer = 0; layer < layers; ++layer) {
+    cpu::AttentionArgs args;
+    args.q = state->q.data();
+    args.past = state->past.data();
+    args.qLen = state->qLen.data();
+    args.send = state->send.data();
+    args.cache.key = result.memory.data() + layer * 2 * area;
+    args.cache.value = result.memory.data() + (layer * 2 + 1) * area;
+    args.cache.table = state->table.data();
+    args.cache.pagesPerSlot = shape.length / block;
+    args.cache.block = block;
+    args.cache.heads = shape.kvHeads;
+    args.cache.keyDim = args.cache.valueDim = shape.dim;
+    args.cache.dtype = dtype;
+    args.tokens = args.tokenCount = 1;
+    args.batchCount = shape.batch;
+    args.heads = args.paddedHeads = heads;
+    args.scale = 1 / std::sqrt(float(shape.dim));
+    state->calls.push_back(args);
+  }
+  state->stride = cpu::attentionScratch(state->calls[0]);
+  state->scratch.resize(state->stride * workers.count());
+  result.flops = 4.0 * double(shape.length) * shape.batch * heads * shape.dim * double(layers);
+  result.run = [state, &workers] {
+    for (const cpu::AttentionArgs &call : state->calls)
+      workers.parallel(cpu::attentionItems(call), [&](size_t begin, size_t end, unsigned worker) {
+        cpu::partialAttention(call, begin, end, state->scratch.data() + worker * state->stride);
+      });
+  };
+  return result;
+}
+
+} // namespace
+
+std::vector<Case> allCases() {
+  std::vector<Case> cases;
+  for (cpu::DType dtype : {cpu::DType::BF16, cpu::DType::F16, cpu::DType::F32}) {
+    std::string type = nameOf(dtype);
+    for (size_t rows : {1, 8})
+      for (auto [k, n] : {std::pair<size_t, size_t>{2048, 8192}, {8192, 2048}})
+        cases.push_back(
+            {"matmul/" + type + "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows),
+             [=](Workers &workers) { return product(workers, dtype, rows, k, n); }});
+    for (auto [group, dim, kvHeads] :
+         {std::tuple<uint32_t, uint32_t, uint32_t>{4, 64, 8}, {4, 128, 8}, {8, 64, 8}, {8, 128, 8}, {4, 64, 1}})
+      cases.push_back({"attention/" + type + "/g" + std::to_string(group) + "-d" + std::to_string(dim) + "-64k" +
+                           (kvHeads == 1 ? "-one-kv-head" : ""),
+                       [=](Workers &workers) { return attention(workers, dtype, {group, dim, kvHeads, 65536}); }});
+  }
+  return cases;
+}
+
+} // namespace helix::bench
