@@ -28,27 +28,35 @@ struct Collective {
 /// * 4, its slice of the sum to everyone after everyone's share of it to the rank that sums it.
 uint64_t bytesSent(const Collective &collective, uint64_t peers);
 
-/// One rank's end. Every rank of a group starts the same collectives in the same order, and waits for them in that
-/// order. Between start and wait the collective's bytes are not touched. Not for several threads at once, but for
-/// `abort`.
+/// One rank's end. Every rank of a group starts the same collectives in the same order, and they are carried out in the
+/// order of their starts, in calls to `test` and `wait`, whichever collective these ask for: so ranks cannot wait for
+/// each other in a circle. From its start to its end a collective's bytes are not touched. Not for several threads at
+/// once, but for `abort`.
 class Communicator {
 public:
-  /// A collective that was started.
-  struct Pending {
-    Collective collective;
-    uint64_t ordinal = 0; ///< among those along its axis, from 1
-  };
+  /// Which of the collectives that this rank has started, from 1.
+  using Ticket = uint64_t;
+
+  /// Collectives that may be under way; one more waits for the first of them.
+  static constexpr uint64_t kUnderWay = 16;
 
   virtual ~Communicator() = default;
 
-  /// Says that this rank's input is ready. Does not block.
-  virtual Pending start(const Collective &collective) = 0;
+  /// Says that this rank's input is ready.
+  virtual Ticket start(const Collective &collective) = 0;
 
-  /// Returns when the result is there and this rank's segment is its own again. Throws CommTimeout if a peer does not
-  /// come in time, CommAborted if one has failed.
-  virtual void wait(const Pending &pending) = 0;
+  /// Whether the collective's result is there and this rank's segment is its own again. Does not block. Throws
+  /// CommAborted if a rank has failed.
+  virtual bool test(Ticket ticket) = 0;
 
-  /// Makes every rank's present and later waits fail, with this reason. The first call counts. From any thread.
+  /// Returns when that is so. Throws CommTimeout if a peer does not come in time, CommAborted if one has failed.
+  virtual void wait(Ticket ticket) = 0;
+
+  /// When a collective that is done, one of the last `kUnderWay`, came to its end, in nanoseconds of `traceNow`: maybe
+  /// before the call that found out.
+  virtual int64_t doneAt(Ticket ticket) const = 0;
+
+  /// Makes every rank's present and later calls fail, with this reason. The first call counts. From any thread.
   virtual void abort(const char *reason) noexcept = 0;
 };
 

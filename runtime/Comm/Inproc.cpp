@@ -23,18 +23,26 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Collectives along an axis whose starts are remembered. With more in flight, a later start counts for an earlier one.
-constexpr uint64_t kStarts = 16;
+/// How long to look for peers before sleeping, and how late a sleeper may wake.
+constexpr std::chrono::microseconds kSpin{50}, kLate{80};
+
+int64_t nanoseconds(Clock::time_point time) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+}
 
 /// How far a rank is in the sequence of collectives along an axis. 64 bits do not wrap.
 struct Progress {
   std::atomic<uint64_t> started{0}; ///< collectives
   std::atomic<uint64_t> stages{0};  ///< stages of collectives that are done: one per all-to-all, two per all-reduce
-  std::atomic<Clock::rep> startedAt[kStarts] = {}; ///< with a link, by ordinal
+  /// When, in nanoseconds, by number: a rank is at most kUnderWay collectives ahead of another.
+  std::atomic<int64_t> startedAt[Communicator::kUnderWay] = {};
+  std::atomic<int64_t> stageAt{0}; ///< of the last stage
 };
 
-/// Where a rank sleeps until a time, or until all are told to stop.
-struct Sleeper {
+/// Where a rank sleeps until a time, or until it is woken.
+struct Bed {
+  std::atomic<uint32_t> calls{0}; ///< a change is news
+  std::atomic<bool> taken{false};
   std::mutex mutex;
   std::condition_variable woken;
 };
@@ -42,25 +50,33 @@ struct Sleeper {
 /// The ranks along an axis that share the other coordinate.
 struct Group {
   explicit Group(uint32_t size) : progress(size) {}
-  std::mutex mutex;
-  std::condition_variable changed;
   std::vector<Progress> progress;
 };
 
 struct World {
   World(const Mesh &mesh, std::span<std::byte *const> segments, const InprocOptions &options)
-      : mesh(mesh), segments(segments.begin(), segments.end()), options(options) {
+      : mesh(mesh), segments(segments.begin(), segments.end()), options(options), beds(mesh.ranks()) {
     for (unsigned axis = 0; axis < kAxes; ++axis)
       for (uint32_t i = 0, count = mesh.ranks() / mesh.size(Axis(axis)); i < count; ++i)
         groups[axis].push_back(std::make_unique<Group>(mesh.size(Axis(axis))));
-    for (uint32_t rank = 0; options.link && rank < mesh.ranks(); ++rank)
-      sleepers.push_back(std::make_unique<Sleeper>());
   }
 
   Group &group(Axis axis, uint32_t rank) {
     uint32_t stride = mesh.stride(axis), first = mesh.peer(axis, rank, 0);
     // Firsts of groups are 0, 1, … stride - 1 in each run of stride * size ranks.
     return *groups[unsigned(axis)][first / (stride * mesh.size(axis)) * stride + first % stride];
+  }
+
+  void wake(uint32_t rank) noexcept {
+    Bed &bed = beds[rank];
+    bed.calls.fetch_add(1);
+    if (!bed.taken.load())
+      return;
+    // Whoever is about to sleep holds the mutex from its last look at `calls` on.
+    {
+      std::lock_guard lock(bed.mutex);
+    }
+    bed.woken.notify_one();
   }
 
   void abort(const char *why) noexcept {
@@ -71,22 +87,15 @@ struct World {
       std::snprintf(reason, sizeof(reason), "%s", why);
       aborted.store(true);
     }
-    for (auto &axis : groups)
-      for (auto &group : axis) {
-        std::lock_guard lock(group->mutex);
-        group->changed.notify_all();
-      }
-    for (auto &sleeper : sleepers) {
-      std::lock_guard lock(sleeper->mutex);
-      sleeper->woken.notify_all();
-    }
+    for (uint32_t rank = 0; rank < mesh.ranks(); ++rank)
+      wake(rank);
   }
 
   Mesh mesh;
   std::vector<std::byte *> segments;
   InprocOptions options;
   std::vector<std::unique_ptr<Group>> groups[kAxes];
-  std::vector<std::unique_ptr<Sleeper>> sleepers; ///< per rank, if there is a link
+  std::vector<Bed> beds; ///< of each rank
   std::atomic<bool> aborted{false};
   std::mutex reasonMutex;
   char reason[512] = ""; ///< fixed, so that abort allocates nothing
@@ -97,74 +106,144 @@ public:
   Inproc(std::shared_ptr<World> shared, uint32_t rank)
       : world(std::move(shared)), rank(rank), addends(world->mesh.ranks()) {}
 
-  Pending start(const Collective &collective) override {
+  Ticket start(const Collective &collective) override {
+    if (last - done == kUnderWay)
+      wait(done + 1);
     Group &group = world->group(collective.axis, rank);
-    auto &mine = group.progress[self(collective.axis)].started;
-    uint64_t ordinal = mine.load(std::memory_order_relaxed) + 1;
-    if (world->options.link)
-      group.progress[self(collective.axis)].startedAt[ordinal % kStarts].store(Clock::now().time_since_epoch().count(),
-                                                                               std::memory_order_relaxed);
-    publish(group, &Progress::started, mine, ordinal);
-    return {collective, ordinal};
+    Progress &mine = group.progress[self(collective.axis)];
+    uint64_t ordinal = mine.started.load(std::memory_order_relaxed) + 1;
+    mine.startedAt[ordinal % kUnderWay].store(nanoseconds(Clock::now()), std::memory_order_relaxed);
+    Flight &flight = flights[++last % kUnderWay];
+    flight = {collective, &group, ordinal, Stage::Meet, 0};
+    publish(flight, &Progress::started, mine.started, ordinal);
+    return last;
   }
 
-  void wait(const Pending &pending) override {
-    const Collective &collective = pending.collective;
-    Group &group = world->group(collective.axis, rank);
-    auto &mine = group.progress[self(collective.axis)].stages;
-    uint64_t stage = mine.load(std::memory_order_relaxed);
-    await(group, collective, &Progress::started, pending.ordinal);
-    std::optional<Clock::time_point> arrival = arrivalOf(group, pending);
-    if (collective.kind == Collective::Kind::AllToAll) {
-      exchange(collective);
-    } else {
-      reduceSlice(collective);
-      publish(group, &Progress::stages, mine, ++stage);
-      await(group, collective, &Progress::stages, stage);
-      gatherSlices(collective);
-    }
-    // Peers read this rank's segment until they say so.
-    publish(group, &Progress::stages, mine, ++stage);
-    await(group, collective, &Progress::stages, stage);
-    if (arrival)
-      sleepUntil(*arrival);
+  bool test(Ticket ticket) override {
+    throwIfAborted();
+    while (done < ticket && carryOn(flights[(done + 1) % kUnderWay]))
+      throwIfAborted();
+    return done >= ticket;
   }
+
+  void wait(Ticket ticket) override {
+    const InprocOptions &options = world->options;
+    Bed &bed = world->beds[rank];
+    // Time starts again with each stage that is reached.
+    uint64_t at = ~uint64_t(0);
+    Clock::time_point since;
+    for (;;) {
+      uint32_t seen = bed.calls.load();
+      if (test(ticket))
+        return;
+      const Flight &flight = flights[(done + 1) % kUnderWay];
+      Clock::time_point now = Clock::now();
+      if (uint64_t reached = done * kStages + uint64_t(flight.stage); reached != at) {
+        at = reached;
+        since = now;
+      }
+      Clock::time_point until = since + options.timeout;
+      if (flight.stage == Stage::Arrive) {
+        until = Clock::time_point(std::chrono::nanoseconds(flight.end)) - (options.spin ? kLate : kLate * 0);
+        if (options.spin && now >= until) {
+          __builtin_ia32_pause();
+          continue;
+        }
+      } else if (now >= until) {
+        timeOut(flight);
+      } else if (options.spin && now < since + kSpin) {
+        __builtin_ia32_pause();
+        continue;
+      }
+      sleep(bed, seen, until);
+    }
+  }
+
+  int64_t doneAt(Ticket ticket) const override { return flights[ticket % kUnderWay].end; }
 
   void abort(const char *reason) noexcept override { world->abort(reason); }
 
 private:
+  /// What a collective still needs: that all have started it, have summed their slices, need this rank's segment no
+  /// more; that the link's time is over.
+  enum class Stage : uint8_t { Meet, Gather, Part, Arrive };
+  static constexpr uint64_t kStages = 4;
+
+  /// A collective that was started.
+  struct Flight {
+    Collective collective;
+    Group *group = nullptr;
+    uint64_t ordinal = 0; ///< among those along its axis, from 1
+    Stage stage = Stage::Meet;
+    int64_t end = 0; ///< nanoseconds; before Arrive, of the link alone
+  };
+
   uint32_t self(Axis axis) const { return world->mesh.coordinate(axis, rank); }
   std::byte *segment(Axis axis, uint32_t peer) const { return world->segments[world->mesh.peer(axis, rank, peer)]; }
 
-  static bool reached(const Group &group, std::atomic<uint64_t> Progress::*counter, uint64_t value) {
-    return std::all_of(group.progress.begin(), group.progress.end(),
-                       [&](const Progress &peer) { return (peer.*counter).load(std::memory_order_acquire) >= value; });
+  static bool reached(const Flight &flight, std::atomic<uint64_t> Progress::*counter, uint64_t value) {
+    // Sequentially consistent, as in publish: of two ranks that publish at once, one sees the other.
+    return std::all_of(flight.group->progress.begin(), flight.group->progress.end(),
+                       [&](const Progress &peer) { return (peer.*counter).load() >= value; });
   }
 
-  static void publish(Group &group, std::atomic<uint64_t> Progress::*counter, std::atomic<uint64_t> &mine,
-                      uint64_t value) {
-    std::lock_guard lock(group.mutex);
-    mine.store(value, std::memory_order_release);
+  void publish(const Flight &flight, std::atomic<uint64_t> Progress::*counter, std::atomic<uint64_t> &mine,
+               uint64_t value) {
+    mine.store(value);
     // Everyone waits for all: only the last to come can change anything.
-    if (reached(group, counter, value))
-      group.changed.notify_all();
+    if (!reached(flight, counter, value))
+      return;
+    for (uint32_t peer = 0; peer < flight.group->progress.size(); ++peer)
+      if (uint32_t other = world->mesh.peer(flight.collective.axis, rank, peer); other != rank)
+        world->wake(other);
   }
 
-  void await(Group &group, const Collective &collective, std::atomic<uint64_t> Progress::*counter, uint64_t value) {
-    auto done = [&] { return reached(group, counter, value); };
-    if (world->options.spin) {
-      auto until = Clock::now() + std::chrono::microseconds(50);
-      while (!done() && !world->aborted.load() && Clock::now() < until)
-        __builtin_ia32_pause();
+  void finishStage(const Flight &flight) {
+    Progress &mine = flight.group->progress[self(flight.collective.axis)];
+    mine.stageAt.store(nanoseconds(Clock::now()), std::memory_order_relaxed);
+    publish(flight, &Progress::stages, mine.stages, mine.stages.load(std::memory_order_relaxed) + 1);
+  }
+
+  bool stageReached(const Flight &flight) const {
+    return reached(flight, &Progress::stages,
+                   flight.group->progress[self(flight.collective.axis)].stages.load(std::memory_order_relaxed));
+  }
+
+  /// Takes the first collective that is not done a stage further; false if peers or the link are not as far.
+  bool carryOn(Flight &flight) {
+    switch (flight.stage) {
+    case Stage::Meet:
+      if (!reached(flight, &Progress::started, flight.ordinal))
+        return false;
+      flight.end = linkFree = arrivalOf(flight);
+      if (flight.collective.kind == Collective::Kind::AllToAll)
+        exchange(flight.collective);
+      else
+        reduceSlice(flight.collective);
+      flight.stage = flight.collective.kind == Collective::Kind::AllToAll ? Stage::Part : Stage::Gather;
+      finishStage(flight);
+      return true;
+    case Stage::Gather:
+      if (!stageReached(flight))
+        return false;
+      gatherSlices(flight.collective);
+      flight.stage = Stage::Part;
+      finishStage(flight);
+      return true;
+    case Stage::Part:
+      if (!stageReached(flight))
+        return false;
+      for (const Progress &peer : flight.group->progress)
+        flight.end = std::max(flight.end, peer.stageAt.load(std::memory_order_relaxed));
+      flight.stage = Stage::Arrive;
+      return true;
+    case Stage::Arrive:
+      if (nanoseconds(Clock::now()) < flight.end)
+        return false;
+      ++done;
+      return true;
     }
-    if (!done()) {
-      std::unique_lock lock(group.mutex);
-      group.changed.wait_until(lock, Clock::now() + world->options.timeout,
-                               [&] { return done() || world->aborted.load(); });
-    }
-    throwIfAborted();
-    if (!done())
-      timeOut(group, collective, counter, value);
+    return false;
   }
 
   void throwIfAborted() const {
@@ -175,35 +254,41 @@ private:
                 "rank " + std::to_string(rank) + " stopped because another rank failed: " + world->reason);
   }
 
-  /// When the link has carried a collective that all have started. A rank alone has no link.
-  std::optional<Clock::time_point> arrivalOf(const Group &group, const Pending &pending) const {
-    if (!world->options.link || group.progress.size() == 1)
-      return {};
+  /// When the link has carried a collective that all have started, after those before it; 0 without one. A rank alone
+  /// has no link.
+  int64_t arrivalOf(const Flight &flight) const {
+    size_t peers = flight.group->progress.size();
+    if (!world->options.link || peers == 1)
+      return linkFree;
     const Link &link = *world->options.link;
-    Clock::rep last = 0;
-    for (const Progress &peer : group.progress)
-      last = std::max(last, peer.startedAt[pending.ordinal % kStarts].load(std::memory_order_relaxed));
-    std::chrono::duration<double> delay(link.latency + double(bytesSent(pending.collective, group.progress.size())) /
-                                                           link.bytesPerSecond);
-    return Clock::time_point(Clock::duration(last)) + std::chrono::ceil<Clock::duration>(delay);
+    int64_t begin = linkFree;
+    for (const Progress &peer : flight.group->progress)
+      begin = std::max(begin, peer.startedAt[flight.ordinal % kUnderWay].load(std::memory_order_relaxed));
+    std::chrono::duration<double> delay(link.latency +
+                                        double(bytesSent(flight.collective, peers)) / link.bytesPerSecond);
+    return begin + std::chrono::ceil<std::chrono::nanoseconds>(delay).count();
   }
 
-  void sleepUntil(Clock::time_point time) const {
+  void sleep(Bed &bed, uint32_t seen, Clock::time_point until) const {
     // Else the system may wake a thread 50 us late, for fewer interrupts.
     thread_local const bool precise = ::prctl(PR_SET_TIMERSLACK, 1ul) == 0;
     static_cast<void>(precise);
-    Sleeper &sleeper = *world->sleepers[rank];
-    std::unique_lock lock(sleeper.mutex);
-    sleeper.woken.wait_until(lock, time, [&] { return world->aborted.load(); });
-    throwIfAborted();
+    std::unique_lock lock(bed.mutex);
+    bed.taken.store(true);
+    bed.woken.wait_until(lock, until, [&] { return bed.calls.load() != seen; });
+    bed.taken.store(false);
   }
 
-  [[noreturn]] void timeOut(const Group &group, const Collective &collective, std::atomic<uint64_t> Progress::*counter,
-                            uint64_t value) const {
+  [[noreturn]] void timeOut(const Flight &flight) const {
+    const Collective &collective = flight.collective;
+    bool meeting = flight.stage == Stage::Meet;
+    uint64_t value = meeting ? flight.ordinal : flight.group->progress[self(collective.axis)].stages.load();
     std::string missing;
-    for (uint32_t peer = 0; peer < group.progress.size(); ++peer)
-      if ((group.progress[peer].*counter).load() < value)
+    for (uint32_t peer = 0; peer < flight.group->progress.size(); ++peer) {
+      const Progress &theirs = flight.group->progress[peer];
+      if ((meeting ? theirs.started : theirs.stages).load() < value)
         missing += " " + std::to_string(world->mesh.peer(collective.axis, rank, peer));
+    }
     throw Error(ErrorCode::CommTimeout,
                 "rank " + std::to_string(rank) + " waited " + std::to_string(world->options.timeout.count()) +
                     " ms in an " + (collective.kind == Collective::Kind::AllToAll ? "all-to-all" : "all-reduce") +
@@ -248,6 +333,9 @@ private:
   std::shared_ptr<World> world;
   uint32_t rank;
   std::vector<const float *> addends; ///< of a sum, here so that a step allocates nothing
+  Flight flights[kUnderWay];          ///< by ticket
+  Ticket last = 0, done = 0;
+  int64_t linkFree = 0; ///< nanoseconds
 };
 
 } // namespace

@@ -3,22 +3,36 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 #include <numeric>
 #include <system_error>
 
 namespace helix {
 namespace {
 
-unsigned threadCount(const SessionOptions &options, uint32_t ranks, uint32_t extraStreams) {
-  uint64_t cores = std::max(1u, std::thread::hardware_concurrency()), taken = uint64_t(ranks) * extraStreams;
-  return unsigned(std::max<uint64_t>(options.threads != 0 ? options.threads : cores - std::min(cores, taken), ranks));
+unsigned threadCount(const SessionOptions &options, uint32_t ranks) {
+  return std::max(options.threads != 0 ? options.threads : std::thread::hardware_concurrency(), ranks);
+}
+
+/// The error that is being handled, as one of a rank. To be called within a catch block.
+Error caughtBy(uint32_t rank) {
+  std::string who = "rank " + std::to_string(rank);
+  try {
+    throw;
+  } catch (const Error &error) {
+    return error;
+  } catch (const std::bad_alloc &) {
+    return {ErrorCode::MemoryExhausted, who + " ran out of memory"};
+  } catch (const std::exception &error) {
+    return {ErrorCode::SystemFailure, who + ": " + error.what()};
+  }
 }
 
 } // namespace
 
 CpuDevice::CpuDevice(const artifact::Artifact &artifact, const SessionOptions &options)
     : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      threads(threadCount(options, mesh.ranks(), layout.streams - 1)), images(artifact) {}
+      threads(threadCount(options, mesh.ranks())), images(artifact) {}
 
 uint64_t CpuDevice::pages() const {
   const artifact::KvLayout &kv = *artifact.kv();
@@ -89,9 +103,9 @@ void CpuDevice::initialise(std::span<const Mapping> files, const std::function<v
 
   try {
     std::vector<std::byte *> segments;
-    bool spin = threads + uint64_t(mesh.ranks()) * extraStreams() <= std::thread::hardware_concurrency();
+    bool spin = threads <= std::thread::hardware_concurrency();
     for (uint32_t r = 0; r < mesh.ranks(); ++r) {
-      executors.push_back(std::make_unique<Executor>(artifact, layout, r, threadsOf(r), spin));
+      executors.push_back(std::make_unique<Executor>(artifact, layout, r, threadsOf(r)));
       segments.push_back(executors.back()->segment());
     }
     InprocOptions options;
@@ -101,9 +115,8 @@ void CpuDevice::initialise(std::span<const Mapping> files, const std::function<v
     communicators = inprocCommunicators(mesh, segments, options);
     rankThreads = std::make_unique<Workers>(mesh.ranks());
   } catch (const std::system_error &error) {
-    throw Error(ErrorCode::SystemFailure, std::string("cannot start ") +
-                                              std::to_string(threads + uint64_t(mesh.ranks()) * extraStreams()) +
-                                              " threads: " + error.what() + "; ask for fewer with --threads");
+    throw Error(ErrorCode::SystemFailure, "cannot start " + std::to_string(threads) + " threads: " + error.what() +
+                                              "; ask for fewer with --threads");
   }
   errors.resize(mesh.ranks());
 

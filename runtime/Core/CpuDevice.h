@@ -17,7 +17,6 @@ public:
   MemoryNeeds memory(uint32_t rank) const override { return layout.needs(threadsOf(rank)); }
   uint64_t sharedMemory() const override;
   unsigned threadsOf(uint32_t rank) const override { return threads / mesh.ranks() + (rank < threads % mesh.ranks()); }
-  unsigned extraStreams() const override { return layout.streams - 1; }
   void load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) override;
   StepInputs &inputs(uint32_t entry) override { return stepInputs[entry]; }
   void run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) override;
@@ -38,7 +37,7 @@ private:
   SessionOptions settings;
   Mesh mesh;
   RankLayout layout;
-  unsigned threads; ///< of the first streams of all ranks
+  unsigned threads; ///< of all ranks
   Images images;
 
   Mapping table;

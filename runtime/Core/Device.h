@@ -19,8 +19,7 @@ namespace helix {
 
 struct SessionOptions {
   std::string weightsRoot = {}; ///< empty: the artifact's directory
-  /// Of the first streams of all ranks, at least one each; 0: as many as there are cores, less one for each further
-  /// stream, which has a thread of its own.
+  /// Of all ranks, at least one each; 0: as many as there are cores.
   unsigned threads = 0;
   std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
   std::optional<Link> link = {};                ///< an artificial one between the ranks
@@ -64,10 +63,8 @@ public:
   virtual MemoryNeeds memory(uint32_t rank) const = 0;
   virtual uint64_t sharedMemory() const = 0;
 
-  /// Threads of a rank's first stream, and further streams of each rank, which have a thread of their own. Zero where
-  /// streams are not threads.
+  /// Threads that compute for a rank; zero where none of this machine do.
   virtual unsigned threadsOf(uint32_t rank) const = 0;
-  virtual unsigned extraStreams() const = 0;
 
   /// Allocates memory and loads weights from the mapped files. Throws MemoryExhausted, before it allocates, if not
   /// enough is available. `progress` is called with bytes loaded and their total. After an error it is as it was.

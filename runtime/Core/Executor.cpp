@@ -12,13 +12,12 @@ constexpr uint64_t kParallelBytes = 32 * 1024;
 
 } // namespace
 
-Executor::Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads,
-                   bool spin)
+Executor::Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads)
     : artifact(artifact), layout(layout), mesh(meshOf(artifact)), rank(rank),
       weights(Mapping::zeros(layout.weightBytes)), kv(Mapping::zeros(layout.kvBytes)),
       device(Mapping::zeros(layout.deviceBytes)), comm(Mapping::zeros(layout.commBytes)),
       scratch(Mapping::zeros(layout.needs(threads).scratch)), last(Mapping::zeros(layout.logitsBytes)),
-      workers(threads), streams(rank, layout.streams, layout.events, spin) {}
+      workers(threads), recorded(layout.events) {}
 
 StepInputs::StepInputs(const artifact::Entry &entry) {
   size_t batch = entry.batch(), rows = batch * entry.tokens();
@@ -70,22 +69,18 @@ void Executor::execute(const cpu::KvAppendArgs &args, const Bound &command) {
        [&](size_t begin, size_t end, unsigned) { cpu::kvAppend(args, begin, end); });
 }
 
-void Executor::execute(const cpu::AttentionArgs &args, const Bound &command) {
+void Executor::execute(const cpu::AttentionArgs &args, const Bound &) {
   // What it touches depends on the lengths.
   uint64_t tokens = 0;
   for (uint32_t b = args.batchBegin; b < args.batchBegin + args.batchCount; ++b)
     tokens += uint64_t(args.qLen[b]) * (uint64_t(args.past[b]) + uint64_t(args.qLen[b]));
   uint64_t width = uint64_t(args.cache.keyDim + args.cache.valueDim) * cpu::elementBytes(args.cache.dtype);
-  bool parallel = command.stream == 0 && tokens / args.cache.kvp * args.cache.heads * width >= kParallelBytes;
-  auto *floats = reinterpret_cast<float *>(scratch.data() + scratchOffset(command.stream));
+  bool parallel = tokens / args.cache.kvp * args.cache.heads * width >= kParallelBytes;
+  auto *floats = reinterpret_cast<float *>(scratch.data());
   size_t stride = layout.scratchBytes / sizeof(float);
   each(cpu::attentionItems(args), parallel, [&](size_t begin, size_t end, unsigned worker) {
     cpu::partialAttention(args, begin, end, floats + worker * stride);
   });
-}
-
-uint64_t Executor::scratchOffset(uint32_t stream) const {
-  return stream == 0 ? 0 : layout.scratchBytes * workers.count() + layout.streamScratchBytes * (stream - 1);
 }
 
 void Executor::execute(const MergeCall &call, const Bound &command) {
@@ -110,70 +105,6 @@ void Executor::execute(const KernelCall &call, const Bound &command) {
     for (size_t group = begin; group < end; ++group)
       call.kernel(call.buffers.data(), nullptr, int64_t(group));
   });
-}
-
-Traffic Executor::run(uint32_t entry, RankTimes *times) {
-  traffic = Traffic();
-  const Program &program = entries[entry];
-  if (times)
-    times->begin = traceNow();
-  if (program.streams.size() == 1)
-    runStream(program, 0, times);
-  else
-    streams.run(uint32_t(program.streams.size()), *communicator,
-                [&](uint32_t stream) { runStream(program, stream, times); });
-  if (times)
-    times->joined = traceNow();
-  keepLastLogits(program);
-  if (times)
-    times->end = traceNow();
-  return traffic;
-}
-
-void Executor::runStream(const Program &program, uint32_t stream, RankTimes *times) {
-  int64_t *time = times ? times->streams[stream].data() : nullptr;
-  auto stamp = [&] {
-    if (time)
-      *time++ = traceNow();
-  };
-  stamp();
-  for (const Bound &command : program.streams[stream]) {
-    if (const auto *event = std::get_if<EventCall>(&command.call)) {
-      if (!event->wait)
-        streams.record(event->event);
-      else if (!streams.wait(event->event))
-        return; // another stream says why
-    } else if (const auto *collective = std::get_if<Collective>(&command.call)) {
-      communicator->wait(communicator->start(*collective));
-      *command.sent += bytesSent(*collective, mesh.size(collective->axis));
-    } else {
-      std::visit(
-          [&](const auto &call) {
-            using Type = std::decay_t<decltype(call)>;
-            if constexpr (!std::is_same_v<Type, EventCall> && !std::is_same_v<Type, Collective>)
-              execute(call, command);
-          },
-          command.call);
-    }
-    stamp();
-  }
-}
-
-void Executor::keepLastLogits(const Program &program) {
-  size_t vocabulary = artifact.local_vocabulary(), batch = program.inputs->qLen.size();
-  size_t rows = program.allTokens ? program.inputs->ids.size() / batch : 1;
-  auto *to = reinterpret_cast<float *>(last.data());
-  for (size_t b = 0; b < batch; ++b)
-    if (size_t used = size_t(program.inputs->qLen[b]); used != 0)
-      std::copy_n(program.logits + (b * rows + (program.allTokens ? used - 1 : 0)) * vocabulary, vocabulary,
-                  to + b * vocabulary);
-}
-
-RankTimes Executor::timesOf(uint32_t entry) const {
-  RankTimes times;
-  for (const std::vector<Bound> &commands : entries[entry].streams)
-    times.streams.emplace_back(commands.size() + 1);
-  return times;
 }
 
 const float *Executor::lastLogits(uint32_t slot) const {

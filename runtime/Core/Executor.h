@@ -7,7 +7,6 @@
 #include "runtime/Core/Images.h"
 #include "runtime/Core/Layout.h"
 #include "runtime/Core/Memory.h"
-#include "runtime/Core/Streams.h"
 #include "runtime/Core/Trace.h"
 #include "runtime/Core/Workers.h"
 #include "runtime/Cpu/Kernels.h"
@@ -21,10 +20,14 @@
 namespace helix {
 
 /// A rank's memory and programs. Stages: construct (memory is mapped), load, bind, then run as often as wanted.
+///
+/// One thread runs all streams of a rank, with helpers within a kernel. It follows the first stream; after each
+/// command, and where it has to wait, it carries the others on: it starts an exchange as soon as what that needs is
+/// there, and finds out whether it has ended. So an exchange's time passes while kernels compute, but nobody has to be
+/// woken.
 class Executor {
 public:
-  /// `threads` are those of the first stream; each further one has one. `spin`: see Streams.
-  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads, bool spin);
+  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads);
 
   std::byte *segment() const { return comm.data(); }
 
@@ -80,12 +83,23 @@ private:
                             cpu::LastTokenArgs, ConcatCall, KernelCall, Collective, EventCall>;
   struct Bound {
     Call call;
-    uint32_t stream = 0;
     bool parallel = true;     ///< worth the helpers; attention finds out by the lengths
     uint64_t *sent = nullptr; ///< of `traffic`, where a collective counts
+    uint32_t after = 0;       ///< commands of its stream that a collective needs the results of
+  };
+  /// A command of a further stream in this run.
+  struct Underway {
+    Communicator::Ticket ticket = 0; ///< of a collective
+    int64_t at = 0;                  ///< when a wait was over
+  };
+  struct Stream {
+    std::vector<Bound> commands;
+    std::vector<Underway> underway;        ///< by command
+    uint32_t begun = 0, ended = 0;         ///< commands; those between are collectives, waits and records
+    std::vector<int64_t> *times = nullptr; ///< that are wanted
   };
   struct Program {
-    std::vector<std::vector<Bound>> streams;
+    std::vector<Stream> streams;
     const float *logits = nullptr;
     const StepInputs *inputs = nullptr;
     bool allTokens = false; ///< logits of all tokens, not of the last
@@ -93,6 +107,8 @@ private:
 
   void *address(const artifact::Operand &operand) const;
   Call bindCommand(const artifact::Command &command, const Images &images) const;
+  /// How many of the stream's commands it takes until what the collective sends is there, if they receive it.
+  uint32_t lastSource(const Stream &stream, const Collective &collective) const;
 
   void execute(const cpu::EmbeddingArgs &args, const Bound &command);
   void execute(const cpu::LinearArgs &args, const Bound &command);
@@ -102,8 +118,12 @@ private:
   void execute(const ConcatCall &call, const Bound &command);
   void execute(const cpu::LastTokenArgs &args, const Bound &command);
   void execute(const KernelCall &call, const Bound &command);
-  void runStream(const Program &program, uint32_t stream, RankTimes *times);
-  uint64_t scratchOffset(uint32_t stream) const;
+  void compute(const Bound &command);
+  void followFirst(Program &program);
+  bool carryOn(Program &program);
+  bool begin(Stream &stream);
+  bool end(Stream &stream);
+  void waitForOldest(const Program &program);
   void keepLastLogits(const Program &program);
   template <typename Body> void each(size_t items, bool parallel, const Body &body);
 
@@ -118,7 +138,8 @@ private:
   Communicator *communicator = nullptr;
   Traffic traffic;
   Workers workers;
-  Streams streams;
+  std::vector<uint64_t> recorded; ///< by event: the last run in which it was, so that none has to be reset
+  uint64_t runs = 0;
 };
 
 } // namespace helix

@@ -156,16 +156,31 @@ void Executor::bind(const Images &images, std::span<const StepInputs> inputs, co
     if (!entry.commands())
       continue;
     for (const artifact::Command *command : *entry.commands()) {
-      // The helpers serve one stream.
-      Bound bound{bindCommand(*command, images), command->stream(),
-                  command->stream() == 0 && bytesOf(*command) >= kParallelBytes};
+      Bound bound{bindCommand(*command, images), bytesOf(*command) >= kParallelBytes};
       if (command->work_type() == artifact::Work::AllToAll)
         bound.sent = &traffic.allToAll;
       if (command->work_type() == artifact::Work::AllReduce)
         bound.sent = command->phase() == artifact::Phase::None ? &traffic.embedding : &traffic.allReduce;
-      program.streams[bound.stream].push_back(std::move(bound));
+      Stream &stream = program.streams[command->stream()];
+      if (const auto *collective = std::get_if<Collective>(&bound.call))
+        bound.after = lastSource(stream, *collective);
+      stream.commands.push_back(std::move(bound));
     }
+    for (Stream &stream : program.streams)
+      stream.underway.resize(stream.commands.size());
   }
+}
+
+uint32_t Executor::lastSource(const Stream &stream, const Collective &collective) const {
+  auto bytes = [&](const Collective &of) {
+    return of.kind == Collective::Kind::AllToAll ? of.count * mesh.size(of.axis) : of.count * sizeof(float);
+  };
+  for (size_t i = stream.commands.size(); i > 0; --i)
+    if (const auto *before = std::get_if<Collective>(&stream.commands[i - 1].call);
+        before && before->receive < collective.send + bytes(collective) &&
+        collective.send < before->receive + bytes(*before))
+      return uint32_t(i);
+  return 0;
 }
 
 } // namespace helix

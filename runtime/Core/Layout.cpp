@@ -30,7 +30,7 @@ cpu::DType dtypeOf(artifact::DType dtype) { return static_cast<cpu::DType>(dtype
 
 MemoryNeeds RankLayout::needs(unsigned threads) const {
   return {weightBytes, kvBytes, aligned(deviceBytes) + aligned(commBytes) + aligned(logitsBytes),
-          scratchBytes * threads + streamScratchBytes * (streams - 1)};
+          scratchBytes * threads};
 }
 
 Mesh meshOf(const artifact::Artifact &artifact) {
@@ -123,15 +123,13 @@ RankLayout layOut(const artifact::Artifact &artifact) {
   for (const artifact::Entry *entry : *artifact.entries()) {
     layout.deviceBytes = std::max(layout.deviceBytes, entry->device_bytes());
     layout.commBytes = std::max(layout.commBytes, entry->comm_bytes());
-    layout.streams = std::max(layout.streams, entry->streams());
     layout.events = std::max(layout.events, entry->events());
     if (!entry->commands())
       continue;
     for (const artifact::Command *command : *entry->commands())
       if (command->work_type() == artifact::Work::PartialAttention) {
         uint64_t scratch = cpu::attentionScratch(attentionOf(artifact, *command, 0)) * sizeof(float);
-        uint64_t &most = command->stream() == 0 ? layout.scratchBytes : layout.streamScratchBytes;
-        most = std::max(most, aligned(scratch));
+        layout.scratchBytes = std::max(layout.scratchBytes, aligned(scratch));
       }
   }
   return layout;

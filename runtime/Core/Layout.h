@@ -33,13 +33,11 @@ struct RankLayout {
   std::vector<Layer> layers;
   uint64_t weightBytes = 0, kvBytes = 0;
   uint64_t deviceBytes = 0, commBytes = 0; ///< the largest of any entry: one runs at a time
-  uint64_t scratchBytes = 0;               ///< of one thread of the first stream
-  uint64_t streamScratchBytes = 0;         ///< of each further stream
+  uint64_t scratchBytes = 0;               ///< of one thread
   uint64_t logitsBytes = 0;                ///< of every slot's last token
 
-  uint32_t streams = 1, events = 0; ///< the most of any entry
+  uint32_t events = 0; ///< the most of any entry
 
-  /// With so many threads of the first stream.
   MemoryNeeds needs(unsigned threads) const;
 };
 

@@ -19,7 +19,7 @@ struct RankTimes {
   int64_t begin = 0;  ///< the rank's thread is awake
   int64_t joined = 0; ///< all streams are done
   int64_t end = 0;    ///< the last logits are kept
-  /// Per stream: when its thread was awake, then the end of each of its commands, in order.
+  /// Per stream: the step's begin, then the end of each of its commands, in order.
   std::vector<std::vector<int64_t>> streams;
 };
 

@@ -55,13 +55,6 @@ void loadWithReport(Session &session) {
   std::fprintf(stderr, "%s: attention tpa %u x kvp %u, FFN ep %u x tpf %u; %s of %s\n", counted(ranks, "rank").c_str(),
                mesh.tpa(), mesh.kvp(), mesh.ep(), mesh.tpf(), counted(session.slots(), "slot").c_str(),
                counted(session.capacity(), "token").c_str());
-  if (unsigned extra = session.device().extraStreams()) {
-    unsigned first = 0;
-    for (uint32_t r = 0; r < ranks; ++r)
-      first += session.device().threadsOf(r);
-    std::fprintf(stderr, "%s compute, %u for further streams; the machine has %s\n", counted(first, "thread").c_str(),
-                 ranks * extra, counted(std::thread::hardware_concurrency(), "core").c_str());
-  }
   if (const auto &link = session.options().link)
     std::fprintf(stderr, "artificial link: %g s + bytes sent / %g per second for each exchange\n", link->latency,
                  link->bytesPerSecond);

@@ -59,10 +59,7 @@ json commonJson(const Session &session, const RunOptions &options) {
                  {"artifact", options.artifact},
                  {"ranks", session.ranks()},
                  {"mesh", {{"tpa", mesh.tpa()}, {"kvp", mesh.kvp()}, {"ep", mesh.ep()}, {"tpf", mesh.tpf()}}},
-                 {"threads",
-                  {{"compute", compute},
-                   {"streams", session.ranks() * session.device().extraStreams()},
-                   {"cores", std::thread::hardware_concurrency()}}},
+                 {"threads", {{"compute", compute}, {"cores", std::thread::hardware_concurrency()}}},
                  {"link", nullptr}};
   if (const auto &link = session.options().link) {
     double bytes = link->bytesPerSecond;

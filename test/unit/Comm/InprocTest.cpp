@@ -196,7 +196,7 @@ TEST(Inproc, ALinkTakesItsTime) {
           if (round % 2 == 1 && r == 1) // late
             std::this_thread::sleep_for(std::chrono::milliseconds(5));
           before[r] = Clock::now();
-          Communicator::Pending pending = mine.start(collectives[kind]);
+          Communicator::Ticket pending = mine.start(collectives[kind]);
           after[r] = Clock::now();
           mine.wait(pending);
           end[r] = Clock::now();
@@ -208,6 +208,42 @@ TEST(Inproc, ALinkTakesItsTime) {
       }
       EXPECT_LE(best.count(), expected.count() + 0.002) << kind << " " << link.latency << " " << link.bytesPerSecond;
     }
+}
+
+/// They are carried one after the other, while the rank that started them does something else.
+TEST(Inproc, ALinkCarriesWhatIsUnderWayInTurn) {
+  Ranks ranks({1, 2, 1, 2}, 64, {.link = Link{0.005, 1e300}});
+  std::vector<std::vector<int64_t>> ends(2);
+  double worked = 0;
+  ranks.run([&](uint32_t r, Communicator &end) {
+    Communicator::Ticket last = 0;
+    for (int i = 0; i < 3; ++i)
+      last = end.start({Collective::Kind::AllToAll, Axis::Kvp, 0, 16, 4});
+    EXPECT_FALSE(end.test(last - 2)) << "at once";
+    std::this_thread::sleep_for(std::chrono::milliseconds(40));
+    double waited = secondsOf([&] { end.wait(last); });
+    if (r == 0)
+      worked = waited;
+    for (Communicator::Ticket ticket = last - 2; ticket <= last; ++ticket) {
+      EXPECT_TRUE(end.test(ticket));
+      ends[r].push_back(end.doneAt(ticket));
+    }
+  });
+  EXPECT_LT(worked, 0.005) << "15 ms had passed";
+  EXPECT_GE(ends[0][1] - ends[0][0], 5'000'000);
+  EXPECT_GE(ends[0][2] - ends[0][1], 5'000'000);
+}
+
+TEST(Inproc, OneMoreThanMayBeUnderWayWaits) {
+  Ranks ranks({1, 2, 1, 2}, 64, {.link = Link{0.002, 1e300}});
+  ranks.run([&](uint32_t, Communicator &end) {
+    Communicator::Ticket last = 0;
+    for (uint64_t i = 0; i < Communicator::kUnderWay + 1; ++i)
+      last = end.start({Collective::Kind::AllReduce, Axis::N, 0, 16, 4});
+    EXPECT_TRUE(end.test(1));
+    EXPECT_FALSE(end.test(last));
+    end.wait(last);
+  });
 }
 
 TEST(Inproc, ALinkChangesNoBits) {
@@ -266,7 +302,7 @@ TEST(Inproc, AbortWakesWhoSleepsOnTheLink) {
   std::vector<ErrorCode> codes(3);
   EXPECT_LT(secondsOf([&] {
               ranks.run([&](uint32_t r, Communicator &end) {
-                Communicator::Pending pending = end.start({Collective::Kind::AllToAll, Axis::Kvp, 0, 16, 4});
+                Communicator::Ticket pending = end.start({Collective::Kind::AllToAll, Axis::Kvp, 0, 16, 4});
                 if (r == 1) {
                   std::this_thread::sleep_for(std::chrono::milliseconds(50));
                   end.abort("enough");
