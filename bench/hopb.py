@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 """Measures HOP-B on this machine beside what the simulator predicts: `make bench-hopb`.
 
-Two ranks, each a thread with a core of its own, exchange over an artificial link. Plans with HOP-B on and off are timed
-in turns, so that what else the machine does falls on both; it should do little else. The simulator is calibrated on traces of some links and then
-predicts others. Judged is the gain, the time of a step with HOP-B off minus that with it on:
+Two ranks, each a thread with a core of its own, exchange over an artificial link. Everything is timed in rounds: in
+each, every plan runs on every link, with HOP-B off and on right after each other, so that a machine that is now faster
+and now slower is so for all alike. It should do little else. The simulator is calibrated on traces of some links and
+predicts others. Judged is the gain, the time of a step with HOP-B off minus that with it on, in the median round:
 
     gain_error      |predicted - measured| / measured on links left out of the calibration, where the gain is above 5 %
                     of the step; median and worst
     ttl_error       the same of the step itself, on and off; median
     gain_of_ideal   measured / (min(c, m) (n - 1) layers) on a link without latency, with c and m a chunk's attention
-                    and exchange as they take in the plan without HOP-B
+                    and exchange as they take in the plan without HOP-B; median
     simulate_seconds  helix-simulate on a plan of 126 layers, the whole process
 
 Prints a table, writes build/bench/hopb.json, and exits with 1 if a target is missed.
 """
 
 import argparse
+import collections
 import datetime
 import json
 import pathlib
@@ -39,7 +41,7 @@ FITTED = [(0.0, 5e5), (2e-4, 1.5e6), (5e-4, 3e6)]
 UNSEEN = [(0.0, 8e5), (0.0, 2e6), (1e-4, 1e6), (3e-4, 2e6)]
 # Batch and chunks.
 PLANS = [(1, 4), (2, 2), (4, 4), (4, 2), (8, 4), (8, 8), (16, 4), (16, 8)]
-ROUNDS, STEPS = 3, 8  # turns of a pair, and steps of a turn: 24 steps each
+ROUNDS, STEPS = 6, 4  # and steps of a run
 
 
 class Bench:
@@ -67,14 +69,6 @@ class Bench:
                   *(["--trace", trace, "--trace-steps", STEPS] if trace else []))
         return json.loads(report.read_text())["decode"]["step_seconds"]
 
-    def pair(self, off, on, link):
-        """Medians of the steps without and with HOP-B, in turns."""
-        seconds = {off: [], on: []}
-        for turn in range(ROUNDS):
-            for plan in (off, on) if turn % 2 == 0 else (on, off):
-                seconds[plan] += self.run(plan, link)
-        return statistics.median(seconds[off]), statistics.median(seconds[on])
-
     def predict(self, plan, link, hardware):
         step = json.loads(self.tool("helix-simulate", plan, "--hardware", hardware, "--context", CONTEXT + 1, "--json",
                                     "--link-latency", link[0], "--link-bandwidth", link[1]))
@@ -86,7 +80,7 @@ class Bench:
 
 
 def commands(trace, kind):
-    """Seconds of the commands of a kind, by rank and step, each one's mean."""
+    """Seconds of a command of a kind, the median of all ranks and steps."""
     file = json.loads(trace.read_text())
     times = [event["dur"] * 1e-6 for event in file["traceEvents"]
              if event["ph"] == "X" and event["args"].get("kind") == kind]
@@ -99,12 +93,23 @@ def link_name(link):
 
 def measure(bench, model):
     traces = []
-    for batch, chunks in PLANS:
-        for link in FITTED:
-            for count in {1, min(batch, chunks)}:
-                trace = bench.scratch / f"trace-{len(traces)}.json"
-                bench.run(bench.compile(model, batch, count), link, trace)
-                traces.append(trace)
+    seconds = collections.defaultdict(list)  # (plan, HOP-B on, link) -> of a step, by round
+    hidden = collections.defaultdict(list)  # (plan, link) -> what is to be hidden in a step, by round
+    for turn in range(ROUNDS):
+        print(f"round {turn + 1} of {ROUNDS}", flush=True)
+        fitted = FITTED[turn % len(FITTED)]
+        for link in [fitted, *UNSEEN]:
+            for batch, chunks in PLANS:
+                for on in (False, True) if turn % 2 == 0 else (True, False):
+                    trace = bench.scratch / f"trace-{len(traces)}.json" if link == fitted else bench.scratch / "one.json"
+                    steps = bench.run(bench.compile(model, batch, chunks if on else 1), link, trace)
+                    seconds[(batch, chunks), on, link].append(statistics.median(steps))
+                    if link == fitted:
+                        traces.append(trace)
+                    elif not on and link[0] == 0 and batch > 1:
+                        count = min(batch, chunks)
+                        least = min(commands(trace, "PartialAttention"), commands(trace, "AllToAll"))
+                        hidden[(batch, chunks), link].append(least / count * (count - 1) * SHAPE["layers"])
     hardware = bench.scratch / "machine.json"
     print(bench.tool("helix-simulate", "--calibrate", *traces, "-o", hardware))
 
@@ -112,25 +117,22 @@ def measure(bench, model):
     print(f"{'link':<20}{'batch':>6}{'chunks':>7}{'off ms':>9}{'on ms':>9}{'gain':>8}{'predicted':>11}{'error':>8}{'of ideal':>10}")
     for link in UNSEEN:
         for batch, chunks in PLANS:
-            count = min(batch, chunks)
-            off, on = bench.compile(model, batch, 1), bench.compile(model, batch, chunks)
-            seconds = bench.pair(off, on, link)
-            predicted = [bench.predict(plan, link, hardware) for plan in (off, on)]
-            ttl_errors += [abs(p - s) / s for p, s in zip(predicted, seconds)]
-            gain, foreseen = seconds[0] - seconds[1], predicted[0] - predicted[1]
-            error = abs(foreseen - gain) / gain if gain > 0.05 * seconds[0] else None
+            plan, count = (batch, chunks), min(batch, chunks)
+            off, on = (seconds[plan, which, link] for which in (False, True))
+            predicted = [bench.predict(bench.compile(model, batch, n), link, hardware) for n in (1, chunks)]
+            measured = [statistics.median(off), statistics.median(on)]
+            ttl_errors += [abs(p - m) / m for p, m in zip(predicted, measured)]
+            gain, foreseen = statistics.median(a - b for a, b in zip(off, on)), predicted[0] - predicted[1]
+            error = abs(foreseen - gain) / gain if gain > 0.05 * measured[0] else None
             gain_errors += [error] if error is not None else []
             ideal = None
-            if link[0] == 0 and count > 1:
-                trace = bench.scratch / "ideal.json"
-                bench.run(off, link, trace)
-                hidden = min(commands(trace, "PartialAttention"), commands(trace, "AllToAll")) / count * (count - 1)
-                ideal = gain / (hidden * SHAPE["layers"])
+            if (plan, link) in hidden:
+                ideal = gain / statistics.median(hidden[plan, link])
                 of_ideal.append(ideal)
                 bench.record(f"gain_of_ideal/f32/batch {batch}, {count} chunks, {link_name(link)}", ideal, "")
             percent = lambda x: "" if x is None else f"{100 * x:.1f}%"  # noqa: E731
-            print(f"{link_name(link):<20}{batch:>6}{count:>7}{seconds[0] * 1e3:>9.2f}{seconds[1] * 1e3:>9.2f}"
-                  f"{percent(gain / seconds[0]):>8}{percent(foreseen / seconds[0]):>11}{percent(error):>8}{percent(ideal):>10}",
+            print(f"{link_name(link):<20}{batch:>6}{count:>7}{measured[0] * 1e3:>9.2f}{measured[1] * 1e3:>9.2f}"
+                  f"{percent(gain / measured[0]):>8}{percent(foreseen / measured[0]):>11}{percent(error):>8}{percent(ideal):>10}",
                   flush=True)
     bench.record(f"gain_error/f32/median, {SHAPE_NAME}", statistics.median(gain_errors), "", 0.20)
     bench.record(f"gain_error/f32/worst, {SHAPE_NAME}", max(gain_errors), "", 0.35)

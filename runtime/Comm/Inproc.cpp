@@ -175,7 +175,7 @@ private:
     Group *group = nullptr;
     uint64_t ordinal = 0; ///< among those along its axis, from 1
     Stage stage = Stage::Meet;
-    int64_t end = 0; ///< nanoseconds; before Arrive, of the link alone
+    int64_t end = 0; ///< nanoseconds; with a link, its alone
   };
 
   uint32_t self(Axis axis) const { return world->mesh.coordinate(axis, rank); }
@@ -215,7 +215,8 @@ private:
     case Stage::Meet:
       if (!reached(flight, &Progress::started, flight.ordinal))
         return false;
-      flight.end = linkFree = arrivalOf(flight);
+      flight.end = arrivalOf(flight);
+      linkFree = std::max(linkFree, flight.end);
       if (flight.collective.kind == Collective::Kind::AllToAll)
         exchange(flight.collective);
       else
@@ -234,7 +235,8 @@ private:
       if (!stageReached(flight))
         return false;
       for (const Progress &peer : flight.group->progress)
-        flight.end = std::max(flight.end, peer.stageAt.load(std::memory_order_relaxed));
+        if (!hasLink(flight))
+          flight.end = std::max(flight.end, peer.stageAt.load(std::memory_order_relaxed));
       flight.stage = Stage::Arrive;
       return true;
     case Stage::Arrive:
@@ -254,12 +256,14 @@ private:
                 "rank " + std::to_string(rank) + " stopped because another rank failed: " + world->reason);
   }
 
-  /// When the link has carried a collective that all have started, after those before it; 0 without one. A rank alone
-  /// has no link.
+  /// A rank alone has none.
+  bool hasLink(const Flight &flight) const { return world->options.link && flight.group->progress.size() > 1; }
+
+  /// When the link has carried a collective that all have started, after those before it; 0 without one.
   int64_t arrivalOf(const Flight &flight) const {
+    if (!hasLink(flight))
+      return 0;
     size_t peers = flight.group->progress.size();
-    if (!world->options.link || peers == 1)
-      return linkFree;
     const Link &link = *world->options.link;
     int64_t begin = linkFree;
     for (const Progress &peer : flight.group->progress)
