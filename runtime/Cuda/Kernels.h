@@ -38,7 +38,7 @@ struct KernelImage {
 /// In the order of ImageId; empty if the library was built without the CUDA toolkit.
 std::span<const KernelImage> kernelImages();
 
-enum class ImageId : uint32_t { Rows, Attention, Linear };
+enum class ImageId : uint32_t { Rows, Attention, AttentionTensor };
 
 /// What launches depend on of the GPU that runs them. The sizes are those of an H200.
 struct DeviceShape {
@@ -162,7 +162,7 @@ struct AttentionArgs : cpu::AttentionArgs {
 size_t attentionScratchBytes(const cpu::AttentionArgs &args);
 
 /// As cpu::partialAttention. A sequence is split by the number of its tokens that this rank holds, and by args.tokens;
-/// the parts are combined in order.
+/// the parts are combined in order. Where the cache's type is of 16 bits, an infinite key or value may give a NaN.
 std::vector<Launch> launches(const AttentionArgs &args, const DeviceShape &device);
 
 /// As cpu::mergeAttention; the chunks' addresses are the device's, the chunks themselves the host's.

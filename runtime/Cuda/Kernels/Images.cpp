@@ -12,9 +12,15 @@ namespace helix::cuda {
   extern "C" const std::byte helixImage##name[], helixImageEnd##name[];
 
 HELIX_EMBED(Rows)
+HELIX_EMBED(Attention)
+HELIX_EMBED(AttentionTensor)
 
 std::span<const KernelImage> kernelImages() {
-  static const KernelImage images[] = {{"Rows", {helixImageRows, helixImageEndRows}}};
+#define HELIX_IMAGE(name)                                                                                              \
+  {                                                                                                                    \
+    #name, { helixImage##name, helixImageEnd##name }                                                                   \
+  }
+  static const KernelImage images[] = {HELIX_IMAGE(Rows), HELIX_IMAGE(Attention), HELIX_IMAGE(AttentionTensor)};
   return images;
 }
 

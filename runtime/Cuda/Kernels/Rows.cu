@@ -17,14 +17,12 @@ namespace {
 constexpr float kLowest = -INFINITY;
 
 template <typename Function> __device__ __forceinline__ void withElement(DType dtype, Function function) {
-  switch (dtype) {
-  case DType::F32:
-    return function(float());
-  case DType::F16:
-    return function(Half());
-  case DType::BF16:
-    return function(BFloat());
-  }
+  if (dtype == DType::F32)
+    function(float());
+  else if (dtype == DType::F16)
+    function(Half());
+  else
+    function(BFloat());
 }
 
 __device__ __forceinline__ uint64_t pageOf(const KvCache &cache, uint64_t slot, uint64_t local) {

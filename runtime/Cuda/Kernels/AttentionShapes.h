@@ -1,0 +1,50 @@
+//===- AttentionShapes.h - Sizes that attention's launches and kernels share -===//
+#ifndef HELIX_RUNTIME_CUDA_KERNELS_ATTENTIONSHAPES_H
+#define HELIX_RUNTIME_CUDA_KERNELS_ATTENTIONSHAPES_H
+
+#include "runtime/Cuda/Kernels/Split.h"
+
+namespace helix::cuda {
+
+/// The kernel of any shape: query rows of a tile, threads of a block.
+inline constexpr uint32_t kAnyRows = 8, kAnyThreads = 128;
+
+/// Floats beside those of rows: scores, and for each row its maximum, sum, factor and five words of a Row.
+constexpr uint32_t anySharedBytes(uint32_t keyDim, uint32_t valueDim, uint32_t batch) {
+  return (batch + 1 + kAnyRows * (keyDim + valueDim + kPartUnit + 3 + 5)) * 4;
+}
+
+/// The combination of parts: threads along the value's dimensions, and shares of the parts.
+inline constexpr uint32_t kFinishThreads = 128, kFinishShares = 4;
+
+/// The tensor-core kernel of 16-bit caches: query rows of a tile; warps of a block, each with every fourth run of
+/// kGroupTokens tokens.
+inline constexpr uint32_t kTensorRows = 16, kTensorWarps = 4, kGroupTokens = 16;
+
+/// Runs of tokens that a warp has under way or in use.
+constexpr uint32_t tensorStages(uint32_t dim) { return dim <= 128 ? 3 : 2; }
+
+/// Bytes of a run's keys, [dim][16], and of its values, [16][dim] with rows padded so that eight of them, 16 bytes
+/// each, lie in different banks.
+constexpr uint32_t tensorKeyBytes(uint32_t dim) { return dim * kGroupTokens * 2; }
+constexpr uint32_t tensorValueStride(uint32_t dim) { return dim * 2 + 16; }
+constexpr uint32_t tensorStageBytes(uint32_t dim) {
+  return tensorKeyBytes(dim) + kGroupTokens * tensorValueStride(dim);
+}
+
+/// Queries as fragments: for each 16 dimensions and lane, the high and the low halves of four registers.
+constexpr uint32_t tensorQueryBytes(uint32_t dim) { return dim / 16 * 32 * 32; }
+
+/// Weights of a run for each warp, [16][16], and each warp's maxima and sums.
+inline constexpr uint32_t kTensorWeightBytes = kTensorRows * kGroupTokens * 4;
+inline constexpr uint32_t kTensorRowBytes = kTensorRows * 2 * 4;
+
+constexpr uint32_t tensorSharedBytes(uint32_t dim, uint32_t batch) {
+  uint32_t counts = ((batch + 1) * 4 + 127) / 128 * 128;
+  uint32_t perWarp = tensorStages(dim) * tensorStageBytes(dim) + kTensorWeightBytes + kTensorRowBytes;
+  return counts + tensorQueryBytes(dim) + kTensorWarps * perWarp;
+}
+
+} // namespace helix::cuda
+
+#endif // HELIX_RUNTIME_CUDA_KERNELS_ATTENTIONSHAPES_H

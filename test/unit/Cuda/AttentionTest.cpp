@@ -1,0 +1,371 @@
+//===- AttentionTest.cpp - Partial attention against float64 ---------------===//
+#include "Machine.h"
+#include "test/unit/Cpu/Reference.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
+namespace helix::cuda::test {
+namespace {
+
+using namespace cpu::test;
+
+struct Shape {
+  DType dtype = DType::F32;
+  uint32_t kvp = 1, block = 16, heads = 2, kvHeads = 1, keyDim = 64, valueDim = 64, tokens = 1;
+  std::vector<int32_t> past, qLen; // one per sequence
+  float sharpness = 4;             // range of q: how far from uniform the attention is
+  float softcap = 0;
+  uint32_t window = 0;
+  bool slopes = false;
+
+  uint32_t batch() const { return past.size(); }
+  int32_t length(size_t b) const { return past[b] + qLen[b]; }
+  uint32_t paddedHeads() const { return (heads + kvp - 1) / kvp * kvp; }
+  float slope(size_t head) const { return slopes ? std::ldexp(1.0f, -int(head % 8) - 1) : 0; }
+  float scale() const { return 1 / std::sqrt(float(keyDim)); }
+};
+
+struct Chunk {
+  uint32_t batchBegin, batchCount, tokenBegin, tokenCount;
+};
+
+/// The ranks of a sharded attention. Cache slots that hold no token are NaN, and pages are scattered.
+struct Ranks {
+  Shape shape;
+  std::vector<std::vector<float>> keys, values; // per sequence [length, kvHeads, dim]
+  std::vector<float> q;                         // [batch, tokens, heads, keyDim]
+  std::vector<int32_t> table;
+  uint64_t pagesPerSlot;
+
+  /// Sequence b takes its content from seed firstSeed + b.
+  explicit Ranks(const Shape &shape, uint64_t firstSeed = 1) : shape(shape) {
+    int32_t longest = 1;
+    for (size_t b = 0; b < shape.batch(); ++b) {
+      longest = std::max(longest, shape.length(b));
+      size_t tokens = size_t(shape.length(b)) * shape.kvHeads;
+      keys.push_back(randomFloats(tokens * shape.keyDim, 10 * (firstSeed + b)));
+      values.push_back(randomFloats(tokens * shape.valueDim, 10 * (firstSeed + b) + 1));
+      std::vector<float> row =
+          randomFloats(size_t(shape.tokens) * shape.heads * shape.keyDim, 10 * (firstSeed + b) + 2, shape.sharpness);
+      q.insert(q.end(), row.begin(), row.end());
+    }
+    uint64_t cycle = uint64_t(shape.block) * shape.kvp;
+    pagesPerSlot = (longest + cycle - 1) / cycle + 1; // the last page is never used
+    table.resize(pagesPerSlot * shape.batch());
+    std::iota(table.begin(), table.end(), 0);
+    std::shuffle(table.begin(), table.end(), std::mt19937_64(5));
+  }
+
+  /// The cache of a rank: keys [page][head][dim][offset], values [page][head][offset][dim].
+  std::pair<std::vector<std::byte>, std::vector<std::byte>> cacheOf(uint32_t rank) const {
+    size_t bytes = cpu::elementBytes(shape.dtype), slots = table.size() * shape.kvHeads * shape.block;
+    std::vector<std::byte> keyArea(slots * shape.keyDim * bytes + cpu::kKvSlackBytes, std::byte(0xff));
+    std::vector<std::byte> valueArea(slots * shape.valueDim * bytes + cpu::kKvSlackBytes, std::byte(0xff));
+    auto put = [&](std::vector<std::byte> &area, size_t index, float value) {
+      uint32_t bits = encode(shape.dtype, roundTo(shape.dtype, value));
+      std::memcpy(area.data() + index * bytes, &bits, bytes);
+    };
+    for (size_t b = 0; b < shape.batch(); ++b)
+      for (int32_t p = 0; p < shape.length(b); ++p) {
+        if (p / shape.block % shape.kvp != rank)
+          continue;
+        size_t page = table[b * pagesPerSlot + p / shape.block / shape.kvp], offset = p % shape.block;
+        for (size_t head = 0; head < shape.kvHeads; ++head) {
+          size_t row = page * shape.kvHeads + head, token = p * shape.kvHeads + head;
+          for (size_t i = 0; i < shape.keyDim; ++i)
+            put(keyArea, (row * shape.keyDim + i) * shape.block + offset, keys[b][token * shape.keyDim + i]);
+          for (size_t i = 0; i < shape.valueDim; ++i)
+            put(valueArea, (row * shape.block + offset) * shape.valueDim + i, values[b][token * shape.valueDim + i]);
+        }
+      }
+    return {keyArea, valueArea};
+  }
+
+  /// The packed send buffer of a chunk, by default of all.
+  std::vector<float> attend(uint32_t rank, std::optional<Chunk> chunk = {}) const {
+    if (!chunk)
+      chunk = Chunk{0, shape.batch(), 0, shape.tokens};
+    auto [keyArea, valueArea] = cacheOf(rank);
+    Buffer<std::byte> deviceKeys(keyArea), deviceValues(valueArea);
+    Buffer<float> deviceQ(q);
+    Buffer<int32_t> devicePast(shape.past), deviceQLen(shape.qLen), deviceTable(table);
+    std::vector<float> slopes;
+    for (size_t head = 0; head < shape.heads; ++head)
+      slopes.push_back(shape.slope(head));
+    Buffer<float> deviceSlopes(slopes);
+    Buffer<float> send(size_t(chunk->batchCount) * chunk->tokenCount * shape.paddedHeads() * (shape.valueDim + 1));
+    AttentionArgs args;
+    args.q = deviceQ.data();
+    args.past = devicePast.data();
+    args.qLen = deviceQLen.data();
+    args.cache = {
+        deviceKeys.data(), deviceValues.data(), deviceTable.data(), pagesPerSlot, shape.block, shape.kvp, rank,
+        shape.kvHeads,     shape.keyDim,        shape.valueDim,     shape.dtype};
+    args.send = send.data();
+    args.tokens = shape.tokens;
+    args.batchBegin = chunk->batchBegin, args.batchCount = chunk->batchCount;
+    args.tokenBegin = chunk->tokenBegin, args.tokenCount = chunk->tokenCount;
+    args.heads = shape.heads, args.paddedHeads = shape.paddedHeads();
+    args.scale = shape.scale(), args.softcap = shape.softcap, args.window = shape.window;
+    args.slopes = shape.slopes ? deviceSlopes.data() : nullptr;
+    Buffer<std::byte> scratch(attentionScratchBytes(args));
+    args.scratch = reinterpret_cast<float *>(scratch.data());
+    machine().launch(args);
+    return send.read();
+  }
+
+  size_t sendIndex(size_t b, size_t t, size_t head) const {
+    size_t perPeer = shape.paddedHeads() / shape.kvp;
+    return (((head / perPeer * shape.batch() + b) * shape.tokens + t) * perPeer + head % perPeer) *
+           (shape.valueDim + 1);
+  }
+
+  /// o and lse in f64 of one query head over the tokens of `rank`.
+  std::vector<double> expected(size_t b, size_t t, size_t head, uint32_t rank) const {
+    std::vector<double> result(shape.valueDim + 1, 0), weights;
+    std::vector<int32_t> positions;
+    double largest = -INFINITY, sum = 0;
+    size_t kvHead = head / (shape.heads / shape.kvHeads);
+    if (head < shape.heads && int32_t(t) < shape.qLen[b])
+      for (int32_t p = 0, at = shape.past[b] + int32_t(t); p <= at; ++p)
+        if ((shape.window == 0 || at - p < int32_t(shape.window)) && p / shape.block % shape.kvp == rank) {
+          double score = 0;
+          const float *query = q.data() + ((b * shape.tokens + t) * shape.heads + head) * shape.keyDim;
+          const float *key = keys[b].data() + (p * shape.kvHeads + kvHead) * shape.keyDim;
+          for (size_t i = 0; i < shape.keyDim; ++i)
+            score += query[i] * roundTo(shape.dtype, key[i]);
+          positions.push_back(p);
+          score *= shape.scale();
+          if (shape.softcap != 0)
+            score = shape.softcap * std::tanh(score / shape.softcap);
+          weights.push_back(score + double(shape.slope(head)) * (p - at));
+          largest = std::max(largest, weights.back());
+        }
+    for (size_t i = 0; i < positions.size(); ++i) {
+      double weight = std::exp(weights[i] - largest);
+      const float *value = values[b].data() + (positions[i] * shape.kvHeads + kvHead) * shape.valueDim;
+      for (size_t j = 0; j < shape.valueDim; ++j)
+        result[j] += weight * roundTo(shape.dtype, value[j]);
+      sum += weight;
+    }
+    for (size_t j = 0; j < shape.valueDim && sum > 0; ++j)
+      result[j] /= sum;
+    result[shape.valueDim] = sum > 0 ? largest + std::log(sum) : -INFINITY;
+    return result;
+  }
+
+  void check() const {
+    // What is left of f32 queries as two 16-bit numbers; far inside 8e-4 and 1.2e-4.
+    double tolerance = shape.dtype == DType::F32 ? 1e-5 : shape.dtype == DType::F16 ? 2e-5 : 6e-5;
+    for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+      std::vector<float> send = attend(rank);
+      for (size_t b = 0; b < shape.batch(); ++b)
+        for (size_t t = 0; t < shape.tokens; ++t)
+          for (size_t head = 0; head < shape.paddedHeads(); ++head) {
+            std::vector<double> reference = expected(b, t, head, rank);
+            const float *ours = send.data() + sendIndex(b, t, head);
+            double lse = reference[shape.valueDim];
+            for (size_t i = 0; i < shape.valueDim; ++i)
+              if (lse == -INFINITY)
+                ASSERT_EQ(ours[i], 0) << describe(rank, b, t, head);
+              else
+                ASSERT_NEAR(ours[i], reference[i], tolerance) << i << describe(rank, b, t, head);
+            if (lse == -INFINITY)
+              ASSERT_EQ(ours[shape.valueDim], -kInfinity) << describe(rank, b, t, head);
+            else
+              ASSERT_NEAR(ours[shape.valueDim], lse, tolerance * std::max(1.0, std::fabs(lse)))
+                  << describe(rank, b, t, head);
+          }
+    }
+  }
+
+  std::string describe(uint32_t rank, size_t b, size_t t, size_t head) const {
+    return " dtype " + std::to_string(int(shape.dtype)) + " kvp " + std::to_string(shape.kvp) + " block " +
+           std::to_string(shape.block) + " dim " + std::to_string(shape.keyDim) + " window " +
+           std::to_string(shape.window) + " rank " + std::to_string(rank) + " past " + std::to_string(shape.past[b]) +
+           " token " + std::to_string(t) + " head " + std::to_string(head);
+  }
+};
+
+TEST(CudaAttention, MatchesFloat64ForEveryHeadSizeAndType) {
+  for (DType dtype : kDTypes)
+    for (uint32_t dim : {64u, 80u, 96u, 128u, 256u, 17u})
+      Ranks({dtype, 2, 16, 6, 2, dim, dim, 1, {70, 37}, {1, 1}}).check();
+  Ranks({DType::BF16, 2, 16, 6, 2, 192, 128, 2, {70, 37}, {1, 2}}).check();
+  Ranks({DType::F16, 1, 16, 8, 1, 576, 512, 1, {70}, {1}}).check();
+  Ranks({DType::F32, 1, 16, 3, 3, 1, 1, 2, {70, 37}, {1, 2}}).check();
+}
+
+TEST(CudaAttention, MatchesFloat64ForEveryHeadCount) {
+  for (auto [heads, kvHeads] : {std::pair<uint32_t, uint32_t>{1, 1}, {3, 1}, {9, 3}, {15, 1}, {32, 2}, {34, 2}})
+    for (uint32_t kvp : {1u, 4u}) {
+      Ranks({DType::F16, kvp, 16, heads, kvHeads, 64, 64, 2, {90, 5}, {2, 1}}).check();
+      Ranks({DType::F16, kvp, 4, heads, kvHeads, 16, 16, 2, {20, 5}, {2, 1}}).check();
+    }
+}
+
+TEST(CudaAttention, MatchesFloat64ForEveryLength) {
+  for (DType dtype : {DType::F32, DType::BF16}) {
+    // Around block edges of two cycles, empty and shorter than kvp among them; one idle sequence.
+    for (uint32_t kvp : {1u, 3u}) {
+      Shape shape{dtype, kvp, 16, 4, 2, 64, 64, 1, {}, {}};
+      for (int32_t edge = 0; edge <= int32_t(32 * kvp); edge += 16)
+        for (int32_t length = std::max(0, edge - 1); length <= edge + 1; ++length) {
+          shape.past.push_back(length);
+          shape.qLen.push_back(length != 17);
+        }
+      Ranks(shape).check();
+    }
+    // Around the edges of parts, and many of them.
+    for (int32_t length : {255, 256, 257, 512, 513, 1100})
+      Ranks({dtype, 1, 16, 2, 1, 64, 64, 1, {length - 1}, {1}}).check();
+  }
+  for (uint32_t block : {1u, 3u, 24u, 32u, 48u, 304u})
+    Ranks({DType::F16, 2, block, 4, 2, 64, 64, 3, {700, 0, 33}, {1, 2, 3}}).check();
+}
+
+TEST(CudaAttention, MatchesFloat64ForQueriesThatStraddleBlocks) {
+  for (DType dtype : kDTypes) {
+    Ranks({dtype, 2, 16, 6, 3, 64, 64, 7, {2, 0, 13, 255, 6}, {7, 7, 5, 7, 0}}).check();
+    Ranks({dtype, 1, 16, 4, 1, 64, 64, 50, {3, 0, 240}, {50, 33, 17}}).check();
+  }
+  // One part only, however long.
+  Ranks({DType::BF16, 1, 16, 2, 1, 64, 64, 130, {300}, {130}}).check();
+}
+
+TEST(CudaAttention, MatchesFloat64WhenScoresAreLarge) {
+  for (DType dtype : {DType::F32, DType::F16}) {
+    Shape shape{dtype, 2, 16, 4, 2, 64, 64, 1, {600}, {1}};
+    shape.sharpness = 100;
+    Ranks(shape).check();
+  }
+  // Queries that f16 cannot hold.
+  Shape shape{DType::F16, 1, 16, 4, 2, 64, 64, 1, {40}, {1}};
+  Ranks large(shape);
+  for (std::vector<float> &keys : large.keys)
+    for (float &key : keys)
+      key *= 0x1p-13f;
+  for (float &x : large.q)
+    x *= 0x1p18f;
+  Ranks(large).check();
+}
+
+TEST(CudaAttention, MatchesFloat64WithCapsSlopesAndWindows) {
+  for (DType dtype : kDTypes)
+    for (uint32_t tokens : {1u, 7u})
+      for (uint32_t window : {0u, 1u, 17u, 270u}) {
+        Shape shape{dtype, 2, 16, 4, 2, 64, 64, tokens, {2, 0, 600, 13}, {1, 1, 1, 0}, 4, 0, window};
+        if (tokens > 1)
+          shape.qLen = {7, 7, 5, 0};
+        if (window == 17)
+          shape.softcap = 1.5f; // well below the largest score
+        if (window == 270)
+          shape.slopes = true;
+        Ranks(shape).check();
+        shape.softcap = 1.5f, shape.slopes = window == 0;
+        Ranks(shape).check();
+      }
+}
+
+TEST(CudaAttention, ReadsNothingBeforeTheWindow) {
+  for (DType dtype : {DType::F32, DType::BF16}) {
+    Shape shape{dtype, 2, 16, 4, 2, 64, 64, 6, {80, 590}, {6, 6}, 4, 0, 7};
+    Ranks clean(shape), poisoned(shape);
+    for (size_t b = 0; b < 2; ++b) {
+      // The oldest query token sees positions past - 6 … past.
+      std::fill_n(poisoned.keys[b].begin(), size_t(shape.past[b] - 6) * 2 * 64, kNaN);
+      std::fill_n(poisoned.values[b].begin(), size_t(shape.past[b] - 6) * 2 * 64, kNaN);
+    }
+    for (uint32_t rank = 0; rank < 2; ++rank)
+      ASSERT_TRUE(sameBits(clean.attend(rank), poisoned.attend(rank)));
+  }
+}
+
+TEST(CudaAttention, GivesASequenceTheSameBitsAloneAndInABatch) {
+  for (DType dtype : {DType::F32, DType::BF16}) {
+    Shape shape{dtype, 2, 16, 4, 2, 80, 80, 9, {600, 0, 7, 50, 1}, {9, 4, 0, 1, 8}};
+    Ranks batch(shape);
+    for (size_t b = 0; b < shape.batch(); ++b) {
+      Shape solo = shape;
+      solo.past = {shape.past[b]};
+      solo.qLen = {shape.qLen[b]};
+      Ranks alone(solo, 1 + b);
+      for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
+        std::vector<float> ours = batch.attend(rank), theirs = alone.attend(rank);
+        for (size_t t = 0; t < shape.tokens; ++t)
+          for (size_t head = 0; head < shape.heads; ++head)
+            ASSERT_EQ(0, std::memcmp(ours.data() + batch.sendIndex(b, t, head),
+                                     theirs.data() + alone.sendIndex(0, t, head), sizeof(float) * 81));
+      }
+    }
+  }
+}
+
+TEST(CudaAttention, GivesAChunkTheSameBitsAsTheWhole) {
+  std::mt19937_64 random(9);
+  for (DType dtype : {DType::F32, DType::F16})
+    for (auto [heads, kvHeads, kvp] : {std::tuple<uint32_t, uint32_t, uint32_t>{6, 2, 4}, {5, 1, 1}}) {
+      Ranks ranks({dtype, kvp, 16, heads, kvHeads, 64, 64, 37, {600, 0, 7, 50, 1}, {37, 4, 0, 1, 20}, 4, 0, 90});
+      size_t perPeer = ranks.shape.paddedHeads() / kvp, row = 65 * perPeer;
+      std::vector<float> whole = ranks.attend(kvp - 1);
+      for (int round = 0; round < 4; ++round) {
+        Chunk chunk;
+        chunk.batchBegin = random() % 5, chunk.batchCount = 1 + random() % (5 - chunk.batchBegin);
+        chunk.tokenBegin = random() % 37, chunk.tokenCount = 1 + random() % (37 - chunk.tokenBegin);
+        std::vector<float> part = ranks.attend(kvp - 1, chunk);
+        const float *at = part.data();
+        for (uint32_t peer = 0; peer < kvp; ++peer)
+          for (uint32_t b = chunk.batchBegin; b < chunk.batchBegin + chunk.batchCount; ++b)
+            for (uint32_t t = chunk.tokenBegin; t < chunk.tokenBegin + chunk.tokenCount; ++t, at += row)
+              ASSERT_EQ(0, std::memcmp(at, whole.data() + ranks.sendIndex(b, t, peer * perPeer), row * sizeof(float)))
+                  << "peer " << peer << " sequence " << b << " token " << t;
+      }
+    }
+}
+
+TEST(CudaAttention, ShowsNaNInWhatItSeesOnly) {
+  for (DType dtype : kDTypes)
+    for (bool inKey : {true, false}) {
+      // A NaN at position 22 of KV head 1: seen by the query at 22, not by the one before, by heads 2 and 3.
+      Ranks ranks({dtype, 1, 16, 4, 2, 64, 64, 4, {19, 30}, {4, 4}});
+      (inKey ? ranks.keys : ranks.values)[0][(22 * 2 + 1) * 64 + 5] = kNaN;
+      std::vector<float> send = ranks.attend(0);
+      for (size_t b = 0; b < 2; ++b)
+        for (size_t t = 0; t < 4; ++t)
+          for (size_t head = 0; head < 4; ++head) {
+            bool sees = b == 0 && t >= 3 && head >= 2;
+            std::vector<double> reference = ranks.expected(b, t, head, 0);
+            for (size_t i = 0; i < 65; ++i) {
+              float ours = send[ranks.sendIndex(b, t, head) + i];
+              if (sees && (inKey || i == 5))
+                ASSERT_TRUE(std::isnan(ours)) << inKey << " " << b << " " << t << " " << head << " " << i;
+              else
+                ASSERT_NEAR(ours, reference[i], 2e-4) << inKey << " " << b << " " << t << " " << head << " " << i;
+            }
+          }
+    }
+}
+
+TEST(CudaAttention, GivesMinusInfiniteScoresNoWeight) {
+  // All keys of the first 512 tokens are infinite against the query's sign, then finite ones follow. On tensor cores
+  // the query's lower half, a zero, makes them NaN.
+  Ranks ranks({DType::F32, 1, 16, 1, 1, 64, 64, 1, {559}, {1}});
+  std::fill(ranks.q.begin(), ranks.q.end(), 0.0f);
+  ranks.q[0] = -1;
+  for (size_t p = 0; p < 512; ++p)
+    ranks.keys[0][p * 64] = kInfinity;
+  std::vector<float> send = ranks.attend(0);
+  double above = 0, below = 0;
+  for (size_t p = 512; p < 560; ++p) {
+    double weight = std::exp(-double(ranks.keys[0][p * 64]) / 8);
+    above += weight * ranks.values[0][p * 64];
+    below += weight;
+  }
+  EXPECT_NEAR(send[0], above / below, 1e-5);
+  EXPECT_NEAR(send[64], std::log(below), 1e-5);
+}
+
+} // namespace
+} // namespace helix::cuda::test

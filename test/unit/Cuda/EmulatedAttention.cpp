@@ -1,0 +1,11 @@
+//===- EmulatedAttention.cpp - Attention.cu on the host ----===//
+#include "Emulation.h"
+
+#include "runtime/Cuda/Kernels/Attention.cu"
+
+namespace helix::cuda {
+
+HELIX_REGISTER(helix_attention_any)
+HELIX_REGISTER(helix_attention_finish)
+
+} // namespace helix::cuda

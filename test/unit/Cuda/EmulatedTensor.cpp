@@ -1,0 +1,19 @@
+//===- EmulatedTensor.cpp - AttentionTensor.cu on the host ----===//
+#include "Emulation.h"
+
+#include "runtime/Cuda/Kernels/AttentionTensor.cu"
+
+namespace helix::cuda {
+
+HELIX_REGISTER(helix_attention_f16_64)
+HELIX_REGISTER(helix_attention_f16_80)
+HELIX_REGISTER(helix_attention_f16_96)
+HELIX_REGISTER(helix_attention_f16_128)
+HELIX_REGISTER(helix_attention_f16_256)
+HELIX_REGISTER(helix_attention_bf16_64)
+HELIX_REGISTER(helix_attention_bf16_80)
+HELIX_REGISTER(helix_attention_bf16_96)
+HELIX_REGISTER(helix_attention_bf16_128)
+HELIX_REGISTER(helix_attention_bf16_256)
+
+} // namespace helix::cuda
