@@ -38,7 +38,7 @@ struct KernelImage {
 /// In the order of ImageId; empty if the library was built without the CUDA toolkit.
 std::span<const KernelImage> kernelImages();
 
-enum class ImageId : uint32_t { Rows, Attention, AttentionTensor };
+enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, Linear };
 
 /// What launches depend on of the GPU that runs them. The sizes are those of an H200.
 struct DeviceShape {
@@ -100,8 +100,7 @@ struct LinearArgs {
 };
 size_t linearScratchBytes(const LinearArgs &args);
 
-/// y = x · weight, summed in f32. For weights of 16 bits, x enters as the sum of two numbers of the weight's type,
-/// which keeps 16 bits of it (bf16) or 21 below its row's largest (f16).
+/// y = x · weight, summed in f32. Where the weight's type is of 16 bits, x enters with at least 21 of its 24 bits.
 std::vector<Launch> launches(const LinearArgs &args, const DeviceShape &device);
 
 /// Rounds f32 to another type, nearest even, for a BLAS.

@@ -114,6 +114,16 @@ __device__ __forceinline__ void multiplyAdd(float (&c)[4], const uint32_t (&a)[4
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// Warp: c += a · b, [16, 8] by [8, 8] in tf32, which is f32 without its last 13 bits; these must be 0. a[0..3] hold
+/// rows g, g + 8, g, g + 8 at columns t, t, t + 4, t + 4; b0 and b1 column g at rows t and t + 4; c as above.
+__device__ __forceinline__ void multiplyAddTf32(float (&c)[4], const float (&a)[4], float b0, float b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(floatToBits(a[0])), "r"(floatToBits(a[1])), "r"(floatToBits(a[2])), "r"(floatToBits(a[3])),
+        "r"(floatToBits(b0)), "r"(floatToBits(b1)));
+}
+
 } // namespace helix::cuda
 
 #endif // HELIX_RUNTIME_CUDA_KERNELS_DEVICE_H

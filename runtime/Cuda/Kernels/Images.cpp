@@ -14,13 +14,15 @@ namespace helix::cuda {
 HELIX_EMBED(Rows)
 HELIX_EMBED(Attention)
 HELIX_EMBED(AttentionTensor)
+HELIX_EMBED(Linear)
 
 std::span<const KernelImage> kernelImages() {
 #define HELIX_IMAGE(name)                                                                                              \
   {                                                                                                                    \
     #name, { helixImage##name, helixImageEnd##name }                                                                   \
   }
-  static const KernelImage images[] = {HELIX_IMAGE(Rows), HELIX_IMAGE(Attention), HELIX_IMAGE(AttentionTensor)};
+  static const KernelImage images[] = {HELIX_IMAGE(Rows), HELIX_IMAGE(Attention), HELIX_IMAGE(AttentionTensor),
+                                       HELIX_IMAGE(Linear)};
   return images;
 }
 

@@ -194,6 +194,36 @@ void multiplyAll(Product *const *lanes) {
     }
 }
 
+struct Tf32Product {
+  float (*c)[4];
+  const float (*a)[4];
+  float b[2];
+};
+
+void multiplyAllTf32(Tf32Product *const *lanes) {
+  // As mma.m16n8k8 deals the matrices' elements to lanes.
+  float a[16][8], b[8][8];
+  auto check = [](float x) {
+    if ((std::bit_cast<uint32_t>(x) & 0x1fff) != 0 && x == x)
+      fail("an operand that tf32 does not hold");
+    return x;
+  };
+  for (int lane = 0; lane < 32; ++lane) {
+    int g = lane / 4, t = lane % 4;
+    for (int part = 0; part < 4; ++part)
+      a[g + part % 2 * 8][t + part / 2 * 4] = check((*lanes[lane]->a)[part]);
+    for (int part = 0; part < 2; ++part)
+      b[t + part * 4][g] = check(lanes[lane]->b[part]);
+  }
+  for (int lane = 0; lane < 32; ++lane)
+    for (int i = 0; i < 4; ++i) {
+      double sum = 0;
+      for (int k = 0; k < 8; ++k)
+        sum += double(a[lane / 4 + i / 2 * 8][k]) * b[k][lane % 4 * 2 + i % 2];
+      (*lanes[lane]->c)[i] += float(sum);
+    }
+}
+
 struct Shuffle {
   uint32_t value, result;
   int from;
@@ -318,6 +348,11 @@ void multiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1
 }
 
 } // namespace emulation
+
+void multiplyAddTf32(float (&c)[4], const float (&a)[4], float b0, float b1) {
+  emulation::Tf32Product mine{&c, &a, {b0, b1}};
+  emulation::joinWarp<emulation::Tf32Product, emulation::multiplyAllTf32>(mine);
+}
 
 void __syncthreads() {
   emulation::Block &all = *emulation::block;

@@ -114,6 +114,8 @@ inline void multiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint
   emulation::multiplyAdd(c, a, b0, b1, [](uint16_t bits) { return toFloat(BFloat{bits}); });
 }
 
+void multiplyAddTf32(float (&c)[4], const float (&a)[4], float b0, float b1);
+
 } // namespace helix::cuda
 
 #endif // HELIX_TEST_UNIT_CUDA_EMULATION_H

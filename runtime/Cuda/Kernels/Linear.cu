@@ -1,0 +1,195 @@
+//===- Linear.cu - Products of a few rows with a weight --------------------===//
+//
+// The weight is read once, 128 bits at a time, and every lane multiplies what it loaded: k is taken in an order in
+// which lanes hold runs of eight elements, which is the same for both operands. Weights of 16 bits are exact in tf32; x
+// enters as the sum of two tf32 numbers. What x's rows past the end and k past its end would hold is zero.
+//
+//===-----------------------------------------------------------------------===//
+#include "runtime/Cuda/Kernels/LinearShapes.h"
+#ifndef HELIX_CUDA_EMULATION
+#include "runtime/Cuda/Kernels/Device.h"
+#endif
+
+#include "runtime/Cuda/Kernels/Elements.h"
+
+#include <cmath>
+
+namespace helix::cuda {
+namespace {
+
+/// `count` elements of a row of x from `from` on, zeros past its end. `isAligned`: rows start at multiples of 16 bytes.
+template <int count>
+__device__ __forceinline__ void loadRow(float (&to)[count], const float *row, size_t from, size_t k, bool isAligned) {
+  if (isAligned && from + count <= k) {
+#pragma unroll
+    for (int i = 0; i < count; i += 4) {
+      Bits128 four = load128(row + from + i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        to[i + j] = bitsToFloat(four.word[j]);
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < count; ++i)
+    to[i] = from + i < k ? row[from + i] : 0;
+}
+
+__device__ __forceinline__ bool rowsAligned(const LinearArgs &args) {
+  return (reinterpret_cast<uintptr_t>(args.x) | args.k * sizeof(float)) % 16 == 0;
+}
+
+/// The upper bits that tf32 keeps.
+__device__ __forceinline__ float toTf32(float x) { return bitsToFloat(floatToBits(x) & 0xffffe000); }
+
+/// Element i of eight of 16 bits.
+template <typename T> __device__ __forceinline__ float elementOf(const Bits128 &bits, int i) {
+  return toFloat(T{uint16_t(bits.word[i / 2] >> (i % 2 * 16))});
+}
+
+/// M tiles of 16 columns, R tiles of 8 rows.
+template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void multiply(const LinearArgument &argument) {
+  const LinearArgs &args = argument.args;
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  const size_t stride = linearStride(args.k, args.dtype), runs = (args.k + kLinearRun - 1) / kLinearRun;
+  const size_t perSlice = (runs + argument.slices - 1) / argument.slices, firstRun = blockIdx.z * perSlice;
+  const size_t endRun = firstRun + perSlice < runs ? firstRun + perSlice : runs;
+  const size_t row = size_t(blockIdx.x) * 8 * R, column = size_t(blockIdx.y) * 16 * M;
+  const bool isAligned = rowsAligned(args);
+  const T *weight[M][2];
+#pragma unroll
+  for (uint32_t m = 0; m < M; ++m)
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+      // What lies past the last column is computed from it, and dropped.
+      size_t c = column + m * 16 + g + half * 8;
+      weight[m][half] = static_cast<const T *>(args.weight) + (c < args.n ? c : args.n - 1) * stride;
+    }
+  float sum[M][R][4] = {};
+  for (size_t run = firstRun + warp; run < endRun; run += kLinearWarps * kLinearDepth) {
+    Bits128 loaded[kLinearDepth][M][2];
+#pragma unroll
+    for (uint32_t depth = 0; depth < kLinearDepth; ++depth) {
+      size_t at = run + depth * kLinearWarps, from = at * kLinearRun + t * 8;
+#pragma unroll
+      for (uint32_t m = 0; m < M; ++m)
+#pragma unroll
+        for (uint32_t half = 0; half < 2; ++half)
+          loaded[depth][m][half] = at < endRun && from < stride ? loadStreaming(weight[m][half] + from) : Bits128{};
+    }
+#pragma unroll
+    for (uint32_t depth = 0; depth < kLinearDepth; ++depth) {
+      size_t at = run + depth * kLinearWarps;
+      if (at >= endRun)
+        break;
+      float a[M][2][8];
+#pragma unroll
+      for (uint32_t m = 0; m < M; ++m)
+#pragma unroll
+        for (uint32_t half = 0; half < 2; ++half)
+#pragma unroll
+          for (int i = 0; i < 8; ++i)
+            a[m][half][i] = elementOf<T>(loaded[depth][m][half], i);
+#pragma unroll
+      for (uint32_t r = 0; r < R; ++r) {
+        float x[8] = {};
+        if (row + r * 8 + g < args.rows)
+          loadRow(x, args.x + (row + r * 8 + g) * args.k, at * kLinearRun + t * 8, args.k, isAligned);
+#pragma unroll
+        for (int i = 0; i < 8; i += 2) {
+          float high[2], low[2];
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            high[e] = toTf32(x[i + e]);
+            float rest = x[i + e] - high[e];
+            low[e] = fabsf(rest) < INFINITY ? toTf32(rest) : 0;
+          }
+#pragma unroll
+          for (uint32_t m = 0; m < M; ++m) {
+            float part[4] = {a[m][0][i], a[m][1][i], a[m][0][i + 1], a[m][1][i + 1]};
+            multiplyAddTf32(sum[m][r], part, high[0], high[1]);
+            multiplyAddTf32(sum[m][r], part, low[0], low[1]);
+          }
+        }
+      }
+    }
+  }
+  // [warp][rows][columns], summed in the order of warps.
+  auto *shared = reinterpret_cast<float *>(sharedMemory());
+  constexpr uint32_t width = 16 * M, tile = width * 8 * R;
+#pragma unroll
+  for (uint32_t m = 0; m < M; ++m)
+#pragma unroll
+    for (uint32_t r = 0; r < R; ++r)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        shared[warp * tile + (r * 8 + 2 * t + i % 2) * width + m * 16 + g + i / 2 * 8] = sum[m][r][i];
+  __syncthreads();
+  float *out = argument.out + blockIdx.z * args.rows * args.n;
+  for (uint32_t i = threadIdx.x; i < tile; i += kLinearWarps * 32) {
+    size_t r = row + i / width, c = column + i % width;
+    float total = 0;
+#pragma unroll
+    for (uint32_t w = 0; w < kLinearWarps; ++w)
+      total += shared[w * tile + i];
+    if (r < args.rows && c < args.n)
+      out[r * args.n + c] = total;
+  }
+}
+
+} // namespace
+
+/// Grid: x tiles of rows, y tiles of columns, z slices. Shared: the warps' tiles.
+#define HELIX_LINEAR(name, type, m, r)                                                                                 \
+  HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_##name##_##m##_##r(LinearArgument argument) {         \
+    multiply<type, m, r>(argument);                                                                                    \
+  }
+HELIX_LINEAR(f16, Half, 1, 1)
+HELIX_LINEAR(f16, Half, 1, 2)
+HELIX_LINEAR(f16, Half, 2, 1)
+HELIX_LINEAR(f16, Half, 2, 2)
+HELIX_LINEAR(bf16, BFloat, 1, 1)
+HELIX_LINEAR(bf16, BFloat, 1, 2)
+HELIX_LINEAR(bf16, BFloat, 2, 1)
+HELIX_LINEAR(bf16, BFloat, 2, 2)
+
+/// f32 weights: a warp has four columns. Grid: x tiles of rows, y tiles of columns.
+HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_f32(LinearArgument argument) {
+  const LinearArgs &args = argument.args;
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const size_t stride = linearStride(args.k, DType::F32), row = size_t(blockIdx.x) * kPlainRows;
+  const size_t column = (size_t(blockIdx.y) * kLinearWarps + warp) * kPlainColumns;
+  const bool isAligned = rowsAligned(args);
+  float sum[kPlainColumns][kPlainRows] = {};
+  for (size_t from = lane * 4; from < stride; from += kPlainRun) {
+    Bits128 weight[kPlainColumns];
+#pragma unroll
+    for (uint32_t c = 0; c < kPlainColumns; ++c)
+      weight[c] = column + c < args.n
+                      ? loadStreaming(static_cast<const float *>(args.weight) + (column + c) * stride + from)
+                      : Bits128{};
+#pragma unroll
+    for (uint32_t r = 0; r < kPlainRows; ++r) {
+      float x[4] = {};
+      if (row + r < args.rows)
+        loadRow(x, args.x + (row + r) * args.k, from, args.k, isAligned);
+#pragma unroll
+      for (uint32_t c = 0; c < kPlainColumns; ++c)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          sum[c][r] = fmaf(bitsToFloat(weight[c].word[i]), x[i], sum[c][r]);
+    }
+  }
+#pragma unroll
+  for (uint32_t c = 0; c < kPlainColumns; ++c)
+#pragma unroll
+    for (uint32_t r = 0; r < kPlainRows; ++r) {
+#pragma unroll
+      for (int mask = 16; mask != 0; mask /= 2)
+        sum[c][r] += shuffleXor(sum[c][r], mask);
+      if (lane == 0 && column + c < args.n && row + r < args.rows)
+        argument.out[(row + r) * args.n + column + c] = sum[c][r];
+    }
+}
+
+} // namespace helix::cuda

@@ -1,0 +1,52 @@
+//===- LinearShapes.h - How a skinny product divides its work --------------===//
+//
+// For host and device. A block computes a tile of the weight's rows (the product's columns) for a tile of x's rows,
+// over all of k or a slice of it. Its eight warps take every eighth run of 32 elements of k.
+//
+//===-----------------------------------------------------------------------===//
+#ifndef HELIX_RUNTIME_CUDA_KERNELS_LINEARSHAPES_H
+#define HELIX_RUNTIME_CUDA_KERNELS_LINEARSHAPES_H
+
+#include "runtime/Cuda/Kernels.h"
+
+namespace helix::cuda {
+
+inline constexpr uint32_t kLinearWarps = 8, kLinearRun = 32;
+
+/// Runs that a warp loads before it multiplies.
+inline constexpr uint32_t kLinearDepth = 4;
+
+/// Of f32 weights: columns of a warp, lanes' elements of k, and x's rows of a tile.
+inline constexpr uint32_t kPlainColumns = 4, kPlainRun = 128, kPlainRows = 4;
+
+struct LinearShape {
+  uint32_t columns = 16; ///< of a tile: 16 or 32; kLinearWarps * kPlainColumns for f32
+  uint32_t rows = 8;     ///< of a tile: 8 or 16; kPlainRows for f32
+  uint32_t slices = 1;   ///< of k; each writes a partial product, which are then summed in order
+};
+
+/// Depends on x's rows in `rows` alone, which no result depends on.
+constexpr LinearShape linearShape(size_t rows, size_t k, size_t n, DType dtype) {
+  LinearShape shape;
+  if (dtype == DType::F32)
+    return {kLinearWarps * kPlainColumns, kPlainRows, 1};
+  shape.columns = n <= 8192 ? 16 : 32;
+  shape.rows = rows <= 8 ? 8 : 16;
+  // A narrow product alone would leave most of a GPU idle. A slice keeps every warp busy for kLinearDepth runs.
+  size_t tiles = (n + shape.columns - 1) / shape.columns, most = k / (kLinearWarps * kLinearDepth * kLinearRun);
+  size_t wanted = tiles >= 64 ? 1 : (128 + tiles - 1) / (tiles == 0 ? 1 : tiles);
+  wanted = wanted < 8 ? wanted : 8;
+  wanted = wanted < most ? wanted : most;
+  shape.slices = wanted < 1 ? 1 : uint32_t(wanted);
+  return shape;
+}
+
+struct LinearArgument {
+  LinearArgs args;
+  float *out; ///< y, or [slices, rows, n]
+  uint32_t slices;
+};
+
+} // namespace helix::cuda
+
+#endif // HELIX_RUNTIME_CUDA_KERNELS_LINEARSHAPES_H
