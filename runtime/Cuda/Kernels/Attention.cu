@@ -32,6 +32,7 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
       sums[thread] = 0;
     }
     __syncthreads();
+#pragma unroll 1
     for (uint32_t r = 0; r < kAnyRows; ++r) {
       const Row &of = rows[r];
       for (uint32_t i = thread; i < cache.keyDim; i += kThreads)
@@ -51,6 +52,7 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
     __syncthreads();
     for (uint32_t step = work.begin + (low - work.begin) / kStep * kStep; step < high; step += kStep) {
       uint32_t local = step + thread % kStep;
+#pragma unroll 1
       for (uint32_t r = thread / kStep; r < kAnyRows; r += kThreads / kStep) {
         const Row &of = rows[r];
         float score = -INFINITY;
@@ -90,6 +92,7 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
         }
       }
       __syncthreads();
+#pragma unroll 1
       for (uint32_t r = 0; r < kAnyRows; ++r) {
         const Row &of = rows[r];
         uint32_t from = of.from > step ? of.from : step, seen = of.seen < step + kStep ? of.seen : step + kStep;
