@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo check reproduce bench-hopb docs format
+.PHONY: help setup build demo check reproduce bench-hopb bench-cpu check-aarch64 docs format
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,12 @@ reproduce: build ## the numbers of the Helix paper, from compiled plans on the s
 
 bench-hopb: build ## HOP-B measured on this machine beside what the simulator predicts
 	@build/venv/bin/python bench/hopb.py --bin $(BUILD)/bin
+
+bench-cpu: build ## kernels and whole steps beside this machine's memory and ONNX Runtime
+	@build/venv/bin/python bench/cpu.py --bin $(BUILD)/bin
+
+check-aarch64: ## the runtime cross-compiled for aarch64, its kernels' tests under QEMU
+	@scripts/aarch64.sh
 
 docs: build ## regenerate the reference pages of dialects and passes in docs/reference
 	@cmake --build --preset $(PRESET) --target helix-docs

@@ -69,7 +69,7 @@ struct AttentionShape {
 /// A token of each sequence attends in as many layers as it takes.
 Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
   struct State {
-    std::vector<float> q, send, scratch;
+    std::vector<float> q, send, scratch, partials;
     std::vector<int32_t> past, qLen, table;
     std::vector<cpu::AttentionArgs> calls;
     size_t stride;
@@ -111,12 +111,21 @@ Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
   }
   state->stride = cpu::attentionScratch(state->calls[0]);
   state->scratch.resize(state->stride * workers.count());
+  state->partials.resize(cpu::attentionPartials(state->calls[0]));
+  for (cpu::AttentionArgs &call : state->calls)
+    call.partials = state->partials.data();
   result.flops = 4.0 * double(shape.length) * shape.batch * heads * shape.dim * double(layers);
   result.run = [state, &workers] {
-    for (const cpu::AttentionArgs &call : state->calls)
-      workers.parallel(cpu::attentionItems(call), [&](size_t begin, size_t end, unsigned worker) {
-        cpu::partialAttention(call, begin, end, state->scratch.data() + worker * state->stride);
+    for (const cpu::AttentionArgs &call : state->calls) {
+      cpu::beginAttention(call);
+      size_t parts = workers.count();
+      workers.parallel(parts, [&](size_t begin, size_t end, unsigned worker) {
+        for (size_t part = begin; part < end; ++part) {
+          cpu::Range share = cpu::attentionShare(call, part, parts);
+          cpu::partialAttention(call, share.begin, share.end, state->scratch.data() + worker * state->stride);
+        }
       });
+    }
   };
   return result;
 }

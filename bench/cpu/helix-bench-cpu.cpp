@@ -1,11 +1,12 @@
 //===- helix-bench-cpu.cpp - Kernels beside the bandwidth of memory --------===//
 //
 // For each case: the kernel and a loop that only reads, over the same memory, in turns. Prints a line of JSON per case:
-// medians of the seconds of either, and of the quotient within a pair.
+// medians of the seconds of either, and of the quotient within a pair. With --steps it serves an artifact instead.
 //
 //===-----------------------------------------------------------------------===//
 #include "bench/cpu/Bandwidth.h"
 #include "bench/cpu/Cases.h"
+#include "bench/cpu/Steps.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -61,8 +62,16 @@ int main(int argc, char **argv) {
   app.add_option("--threads", threads, "threads of either")->check(CLI::PositiveNumber);
   app.add_option("--pairs", pairs, "pairs of runs")->check(CLI::PositiveNumber);
   app.add_option("names", names, "cases whose names start so; without any, all");
+  StepsOptions steps;
+  app.add_option("--steps", steps.artifact, "serve the steps of this artifact on standard input and output");
+  app.add_option("--context", steps.context, "with it: tokens in every slot");
   CLI11_PARSE(app, argc, argv);
-  Workers workers(threads);
+  if (!steps.artifact.empty()) {
+    steps.threads = threads;
+    serveSteps(steps);
+    return 0;
+  }
+  Workers workers(threads, true);
   for (const Case &it : allCases())
     if (names.empty() ||
         std::any_of(names.begin(), names.end(), [&](const std::string &name) { return it.name.starts_with(name); }))

@@ -2,6 +2,7 @@
 #include "runtime/Comm/Inproc.h"
 #include "runtime/Cpu/Kernels.h"
 #include "runtime/Error.h"
+#include "runtime/Pause.h"
 
 #include <algorithm>
 #include <atomic>
@@ -146,13 +147,13 @@ public:
       if (flight.stage == Stage::Arrive) {
         until = Clock::time_point(std::chrono::nanoseconds(flight.end)) - (options.spin ? kLate : kLate * 0);
         if (options.spin && now >= until) {
-          __builtin_ia32_pause();
+          pause();
           continue;
         }
       } else if (now >= until) {
         timeOut(flight);
       } else if (options.spin && now < since + kSpin) {
-        __builtin_ia32_pause();
+        pause();
         continue;
       }
       sleep(bed, seen, until);

@@ -105,7 +105,7 @@ void CpuDevice::initialise(std::span<const Mapping> files, const std::function<v
     std::vector<std::byte *> segments;
     bool spin = threads <= std::thread::hardware_concurrency();
     for (uint32_t r = 0; r < mesh.ranks(); ++r) {
-      executors.push_back(std::make_unique<Executor>(artifact, layout, r, threadsOf(r)));
+      executors.push_back(std::make_unique<Executor>(artifact, layout, r, threadsOf(r), spin));
       segments.push_back(executors.back()->segment());
     }
     InprocOptions options;

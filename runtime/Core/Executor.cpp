@@ -3,6 +3,7 @@
 #include "runtime/Error.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace helix {
 namespace {
@@ -12,12 +13,13 @@ constexpr uint64_t kParallelBytes = 32 * 1024;
 
 } // namespace
 
-Executor::Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads)
+Executor::Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads,
+                   bool spin)
     : artifact(artifact), layout(layout), mesh(meshOf(artifact)), rank(rank),
       weights(Mapping::zeros(layout.weightBytes)), kv(Mapping::zeros(layout.kvBytes)),
       device(Mapping::zeros(layout.deviceBytes)), comm(Mapping::zeros(layout.commBytes)),
       scratch(Mapping::zeros(layout.needs(threads).scratch)), last(Mapping::zeros(layout.logitsBytes)),
-      workers(threads), recorded(layout.events) {}
+      workers(threads, spin), recorded(layout.events) {}
 
 StepInputs::StepInputs(const artifact::Entry &entry) {
   size_t batch = entry.batch(), rows = batch * entry.tokens();
@@ -30,18 +32,31 @@ StepInputs::StepInputs(const artifact::Entry &entry) {
 }
 
 void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done, const std::function<void()> &report) {
-  for (size_t i = 0; i < layout.weights.size(); ++i) {
-    const artifact::Weight &weight = *artifact.weights()->Get(uint32_t(i));
-    const RankLayout::Part &part = layout.weights[i];
-    std::span<const std::byte> stored = files[weight.file()].bytes().subspan(weight.offset(), weight.length());
-    cpu::WeightPlan plan = weightPlan(weight, mesh, rank);
-    // Memory that nothing is loaded to is not touched, either: a rank without a share does not pay for it.
-    if (!plan.isEmpty() && !cpu::loadWeight(plan, stored, {weights.data() + part.offset, part.bytes}))
-      throw Error(ErrorCode::WeightFileInvalid, "a weight of the artifact cannot be loaded; compile the model again");
-    done += part.bytes;
-    if (report)
-      report();
-  }
+  // Large weights first, so that the threads end together.
+  std::vector<uint32_t> order(layout.weights.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(),
+            [&](uint32_t a, uint32_t b) { return layout.weights[a].bytes > layout.weights[b].bytes; });
+  std::atomic<size_t> next{0};
+  std::atomic<bool> loaded{true};
+  workers.parallel(workers.count(), [&](size_t begin, size_t end, unsigned worker) {
+    for (size_t i; begin < end && (i = next.fetch_add(1)) < order.size();) {
+      const artifact::Weight &weight = *artifact.weights()->Get(order[i]);
+      const RankLayout::Part &part = layout.weights[order[i]];
+      const Mapping &file = files[weight.file()];
+      std::span<const std::byte> stored = file.bytes().subspan(weight.offset(), weight.length());
+      cpu::WeightPlan plan = weightPlan(weight, mesh, rank);
+      // Memory that nothing is loaded to is not touched, either: a rank without a share does not pay for it.
+      if (!plan.isEmpty() && !cpu::loadWeight(plan, stored, {weights.data() + part.offset, part.bytes}))
+        loaded = false;
+      file.release(weight.offset(), weight.length());
+      done += part.bytes;
+      if (report && worker == 0)
+        report();
+    }
+  });
+  if (!loaded)
+    throw Error(ErrorCode::WeightFileInvalid, "a weight of the artifact cannot be loaded; compile the model again");
 }
 
 template <typename Body> void Executor::each(size_t items, bool parallel, const Body &body) {
@@ -78,8 +93,13 @@ void Executor::execute(const cpu::AttentionArgs &args, const Bound &) {
   bool parallel = tokens / args.cache.kvp * args.cache.heads * width >= kParallelBytes;
   auto *floats = reinterpret_cast<float *>(scratch.data());
   size_t stride = layout.scratchBytes / sizeof(float);
-  each(cpu::attentionItems(args), parallel, [&](size_t begin, size_t end, unsigned worker) {
-    cpu::partialAttention(args, begin, end, floats + worker * stride);
+  size_t parts = parallel ? workers.count() : 1;
+  cpu::beginAttention(args);
+  each(parts, parallel, [&](size_t begin, size_t end, unsigned worker) {
+    for (size_t part = begin; part < end; ++part) {
+      cpu::Range share = cpu::attentionShare(args, part, parts);
+      cpu::partialAttention(args, share.begin, share.end, floats + worker * stride);
+    }
   });
 }
 

@@ -27,7 +27,7 @@ namespace helix {
 /// woken.
 class Executor {
 public:
-  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads);
+  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads, bool spin);
 
   std::byte *segment() const { return comm.data(); }
 

@@ -86,6 +86,8 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
     if (command.work_as_PartialAttention()->slopes())
       args.slopes = floats(in(4));
     args.send = floats(out(0));
+    if (workers.count() > 1 && cpu::attentionPartials(args) != 0)
+      args.partials = reinterpret_cast<float *>(scratch.data() + layout.scratchBytes * workers.count());
     return args;
   }
   case artifact::Work::MergeAttention: {

@@ -30,7 +30,7 @@ cpu::DType dtypeOf(artifact::DType dtype) { return static_cast<cpu::DType>(dtype
 
 MemoryNeeds RankLayout::needs(unsigned threads) const {
   return {weightBytes, kvBytes, aligned(deviceBytes) + aligned(commBytes) + aligned(logitsBytes),
-          scratchBytes * threads};
+          scratchBytes * threads + (threads > 1 ? partialBytes : 0)};
 }
 
 Mesh meshOf(const artifact::Artifact &artifact) {
@@ -128,8 +128,9 @@ RankLayout layOut(const artifact::Artifact &artifact) {
       continue;
     for (const artifact::Command *command : *entry->commands())
       if (command->work_type() == artifact::Work::PartialAttention) {
-        uint64_t scratch = cpu::attentionScratch(attentionOf(artifact, *command, 0)) * sizeof(float);
-        layout.scratchBytes = std::max(layout.scratchBytes, aligned(scratch));
+        cpu::AttentionArgs args = attentionOf(artifact, *command, 0);
+        layout.scratchBytes = std::max(layout.scratchBytes, aligned(cpu::attentionScratch(args) * sizeof(float)));
+        layout.partialBytes = std::max(layout.partialBytes, aligned(cpu::attentionPartials(args) * sizeof(float)));
       }
   }
   return layout;

@@ -34,6 +34,7 @@ struct RankLayout {
   uint64_t weightBytes = 0, kvBytes = 0;
   uint64_t deviceBytes = 0, commBytes = 0; ///< the largest of any entry: one runs at a time
   uint64_t scratchBytes = 0;               ///< of one thread
+  uint64_t partialBytes = 0;               ///< that threads share in attention, if they are many
   uint64_t logitsBytes = 0;                ///< of every slot's last token
 
   uint32_t events = 0; ///< the most of any entry

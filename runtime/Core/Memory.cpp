@@ -99,6 +99,13 @@ Mapping Mapping::file(const std::string &path, uint64_t bytes) {
   return result;
 }
 
+void Mapping::release(uint64_t offset, uint64_t bytes) const {
+  uint64_t page = uint64_t(::sysconf(_SC_PAGESIZE)), begin = (offset + page - 1) / page * page;
+  uint64_t end = (offset + bytes) / page * page;
+  if (begin < end)
+    ::madvise(base + begin, end - begin, MADV_DONTNEED);
+}
+
 namespace {
 
 std::optional<uint64_t> readNumber(const std::string &path) {

@@ -31,6 +31,9 @@ public:
   /// A whole file, read-only. Throws WeightFileInvalid if it is not a regular file of `bytes` bytes.
   static Mapping file(const std::string &path, uint64_t bytes);
 
+  /// Says that these bytes of a file are not needed soon: what they take of this process's memory is given back.
+  void release(uint64_t offset, uint64_t bytes) const;
+
   std::byte *data() const { return base; }
   uint64_t size() const { return length; }
   std::span<const std::byte> bytes() const { return {base, length}; }

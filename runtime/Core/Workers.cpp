@@ -1,9 +1,10 @@
 //===- Workers.cpp - The threads of one rank -------------------------------===//
 #include "runtime/Core/Workers.h"
+#include "runtime/Pause.h"
 
 namespace helix {
 
-Workers::Workers(unsigned count) {
+Workers::Workers(unsigned count, bool spin) : spin(spin) {
   try {
     for (unsigned worker = 1; worker < count; ++worker)
       helpers.emplace_back([this, worker] { help(worker); });
@@ -35,7 +36,7 @@ void Workers::run(size_t itemCount, const void *jobContext, Call jobCall) {
   generation.notify_all();
   share(0);
   for (uint32_t left; (left = busy.load(std::memory_order_acquire)) != 0;)
-    busy.wait(left, std::memory_order_acquire);
+    awaitChange(busy, left, spin);
 }
 
 void Workers::share(unsigned worker) const {
@@ -49,7 +50,7 @@ void Workers::share(unsigned worker) const {
 void Workers::help(unsigned worker) {
   // Jobs come one by one, each after the last is done: none can be missed, the first included.
   for (uint32_t seen = 0;; ++seen) {
-    generation.wait(seen, std::memory_order_acquire);
+    awaitChange(generation, seen, spin);
     if (stopping)
       return;
     share(worker);

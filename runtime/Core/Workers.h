@@ -11,11 +11,12 @@
 
 namespace helix {
 
-/// A rank's thread and the helpers that share its kernels' work. Helpers sleep between jobs. One caller at a time.
+/// A rank's thread and the helpers that share its kernels' work. One caller at a time.
 class Workers {
 public:
-  /// `count` threads in all, the caller's included.
-  explicit Workers(unsigned count);
+  /// `count` threads in all, the caller's included. They sleep when they have nothing to do; with `spin` not before
+  /// they have looked for work a little while, as the next kernel of a step comes sooner than a thread wakes.
+  explicit Workers(unsigned count, bool spin = false);
   ~Workers();
 
   unsigned count() const { return unsigned(helpers.size()) + 1; }
@@ -37,6 +38,8 @@ private:
   void run(size_t items, const void *context, Call call);
   void share(unsigned worker) const;
   void help(unsigned worker);
+
+  bool spin;
 
   // The job; written before `generation` changes, read after.
   size_t items = 0;

@@ -11,6 +11,7 @@
 #define HELIX_RUNTIME_CPU_KERNELS_H
 
 #include "runtime/Cpu/KvLayout.h"
+#include "runtime/Cpu/Range.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -119,12 +120,23 @@ struct AttentionArgs {
   float softcap = 0;             ///< scores become softcap * tanh(score / softcap); 0: they stay as they are
   uint64_t window = 0;           ///< the newest tokens that a query token sees, itself included; 0: all
   const float *slopes = nullptr; ///< [heads], or null: score += slope * (position of the key - that of the query)
+  float *partials = nullptr;     ///< attentionPartials(…) floats that all threads share, or null
 };
 
-/// Work items: (sequence of the chunk, KV head, block of query tokens), the last fastest. attentionQueryBlock tokens
-/// are one item.
+/// Work items: (sequence of the chunk, KV head, block of query tokens), the last fastest; attentionQueryBlock tokens
+/// are one item. With `partials` (sequence, KV head, segment of about 2048 local tokens), so that a few long sequences
+/// have many: then their number depends on the lengths.
 size_t attentionItems(const AttentionArgs &args);
 uint32_t attentionQueryBlock(const AttentionArgs &args);
+
+/// The items of one of `parts` threads, of about as many cached tokens as any other's.
+Range attentionShare(const AttentionArgs &args, size_t part, size_t parts);
+
+/// Floats of `partials`; 0 where the query tokens are more than an item's: there are items enough without.
+size_t attentionPartials(const AttentionArgs &args);
+
+/// To be called once before the items of `args` are dealt to threads.
+void beginAttention(const AttentionArgs &args);
 
 /// Floats of scratch that each thread needs.
 size_t attentionScratch(const AttentionArgs &args);
@@ -135,8 +147,9 @@ size_t attentionScratch(const AttentionArgs &args);
 /// tokens t >= qLen[b] and where this rank holds no visible token. Cache slots that are not visible are not part of the
 /// result, whatever they hold; a NaN in visible ones shows.
 ///
-/// A sequence is split into runs of about 256 local tokens from its start; their partial sums are combined in order. A
-/// row's bits do not depend on the chunk that it is in.
+/// A sequence is split into runs of about 256 local tokens from its start, and every 8 runs into segments; partial sums
+/// of the runs of a segment, then of the segments, are combined in order. A row's bits depend neither on the chunk that
+/// it is in nor on `partials`.
 /// The exponential is accurate to 2 ulp, the hyperbolic tangent to 4.
 void partialAttention(const AttentionArgs &args, size_t begin, size_t end, float *scratch);
 

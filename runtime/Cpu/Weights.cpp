@@ -30,6 +30,13 @@ bool isConsistent(const WeightDim &dim) {
          dim.share.end <= dim.stored - dim.windowOffset;
 }
 
+/// Whether the packed weight has elements that the share does not.
+bool isPadded(const WeightPlan &plan) {
+  const WeightDim &columns = plan.transposed ? plan.dims[0] : columnsOf(plan);
+  return rowsOf(plan).share.size() != rowsOf(plan).local || columnsOf(plan).share.size() != columnsOf(plan).local ||
+         (plan.use == WeightUse::Linear && columns.local % kPanelWidth != 0);
+}
+
 bool isElement(DType dtype) { return dtype <= DType::BF16; }
 
 /// Converts `count` elements; those of the file need not be aligned.
@@ -106,7 +113,8 @@ bool loadWeight(const WeightPlan &plan, std::span<const std::byte> stored, std::
   std::optional<uint64_t> from = product({rowsOf(plan).stored, columnsOf(plan).stored, elementBytes(plan.stored)});
   if (!from || *from != stored.size())
     return false;
-  std::fill(packed.begin(), packed.end(), std::byte(0));
+  if (isPadded(plan))
+    std::fill(packed.begin(), packed.end(), std::byte(0));
   withElement(plan.dtype, [&](auto target) {
     withElement(plan.stored, [&](auto source) {
       using To = decltype(target);

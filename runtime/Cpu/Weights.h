@@ -3,6 +3,7 @@
 #define HELIX_RUNTIME_CPU_WEIGHTS_H
 
 #include "runtime/Cpu/KvLayout.h"
+#include "runtime/Cpu/Range.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -14,12 +15,6 @@ namespace helix::cpu {
 /// How a kernel reads a weight, numbered as in lib/Artifact/Artifact.fbs: Table row-major, Linear in panels
 /// (Kernels.h), Vector row-major f32.
 enum class WeightUse : uint8_t { Table = 0, Linear = 1, Vector = 2 };
-
-/// A half-open range of indices.
-struct Range {
-  uint64_t begin = 0, end = 0;
-  constexpr uint64_t size() const { return end - begin; }
-};
 
 /// [lo, hi) becomes [lo + c * chunk, min(lo + (c + 1) * chunk, hi)), empty where that starts at or past hi; c is the
 /// rank's coordinate along the split's axis. Fold it over a dimension's splits, from [0, window size).

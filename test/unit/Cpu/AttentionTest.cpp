@@ -125,7 +125,8 @@ struct Ranks {
             shape.scale(),
             shape.softcap,
             shape.window,
-            shape.slopes ? slopes.data() : nullptr};
+            shape.slopes ? slopes.data() : nullptr,
+            nullptr};
   }
 
   std::vector<float> attend(uint32_t rank) {
@@ -485,6 +486,63 @@ TEST(Attention, GivesTheSameBitsHoweverItemsAreDealt) {
     }
     EXPECT_TRUE(sameBits(whole, parts));
   });
+}
+
+/// Several segments per sequence, dealt to any number of threads, whole or item by item in any order.
+TEST(Attention, GivesTheSameBitsInSegments) {
+  forEachTarget([] {
+    for (DType dtype : kDTypes)
+      for (uint32_t window : {0, 2500}) {
+        Shape shape{dtype, 2, 16, 12, 3, 32, 48, 2, {9000, 0, 4095, 8190, 40}, {2, 0, 1, 2, 1}};
+        shape.window = window;
+        Ranks ranks(shape);
+        ranks.fill();
+        for (uint32_t rank : {0, 1}) {
+          std::vector<float> whole = ranks.attend(rank), parts;
+          AttentionArgs args = ranks.args(rank, parts);
+          std::vector<float> partials(attentionPartials(args) + 1, kNaN);
+          partials.back() = 5;
+          args.partials = partials.data();
+          size_t items = attentionItems(args);
+          ASSERT_GT(items, 5u * 3u);
+          for (size_t threads : {1, 2, 7, 1000}) {
+            std::fill(parts.begin(), parts.end(), 33.0f);
+            beginAttention(args);
+            size_t next = 0;
+            for (size_t part = 0; part < threads; ++part) {
+              Range share = attentionShare(args, part, threads);
+              ASSERT_EQ(share.begin, next);
+              next = share.end;
+              std::vector<float> scratch(attentionScratch(args), kNaN);
+              partialAttention(args, share.begin, share.end, scratch.data());
+            }
+            ASSERT_EQ(next, items);
+            ASSERT_TRUE(sameBits(whole, parts)) << threads;
+          }
+          std::fill(parts.begin(), parts.end(), 33.0f);
+          beginAttention(args);
+          for (size_t item = items; item-- > 0;) {
+            std::vector<float> scratch(attentionScratch(args), kNaN);
+            partialAttention(args, item, item + 1, scratch.data());
+          }
+          ASSERT_TRUE(sameBits(whole, parts));
+          ASSERT_EQ(partials.back(), 5);
+        }
+      }
+  });
+}
+
+TEST(Attention, DealsLongSequencesToAllThreads) {
+  Ranks ranks({DType::F32, 1, 16, 4, 1, 8, 8, 1, {30000, 10, 4000}, {1, 1, 1}});
+  std::vector<float> send;
+  AttentionArgs args = ranks.args(0, send);
+  std::vector<float> partials(attentionPartials(args));
+  args.partials = partials.data();
+  // 15 segments of 2048 tokens, one, and two: the middle of their tokens is after the eighth.
+  EXPECT_EQ(attentionItems(args), 18u);
+  Range half = attentionShare(args, 0, 2);
+  EXPECT_EQ(half.begin, 0u);
+  EXPECT_EQ(half.end, 8u);
 }
 
 /// Chunks of sequences and tokens at random, over ragged lengths and padded heads, against the rows of the whole.
