@@ -310,6 +310,22 @@ template <size_t R> HWY_INLINE void weigh(const Item &item, Block &block) {
       item.state.sums[block.row + r] = item.state.sums[block.row + r] * block.rescale[r] + sums[r] * block.weight[r];
 }
 
+/// V vectors of elements in the order of loadTwo, and what was made of them in their own order.
+template <size_t V, typename T> HWY_INLINE void loadRow(const T *p, Vec (&row)[V]) {
+  if constexpr (V == 1)
+    row[0] = load(p);
+  else
+    for (size_t v = 0; v < V; v += 2)
+      loadTwo(p + v * kLanes, row[v], row[v + 1]);
+}
+template <typename T, size_t V> HWY_INLINE void storeRow(const Vec (&row)[V], float *p) {
+  if constexpr (V == 1)
+    hn::StoreU(row[0], F32(), p);
+  else
+    for (size_t v = 0; v < V; v += 2)
+      storeTwo<T>(row[v], row[v + 1], p + v * kLanes);
+}
+
 /// Joins the weighted values of a split with the running output, for V vectors of the value's dimensions from `from`
 /// on.
 template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &item, const Block &block, size_t from) {
@@ -336,9 +352,12 @@ template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &ite
     auto some = [&](size_t until) {
       for (; token < until; ++token, value += dims)
         for (size_t r = 0; r < R; ++r)
-          if (token >= block.from[r] && token < block.seen[r])
+          if (token >= block.from[r] && token < block.seen[r]) {
+            Vec row[V], factor = hn::Set(d, weight[r * stride + token]);
+            loadRow(value, row);
             for (size_t v = 0; v < V; ++v)
-              sum[r][v] = hn::MulAdd(hn::Set(d, weight[r * stride + token]), load(value + v * kLanes), sum[r][v]);
+              sum[r][v] = hn::MulAdd(factor, row[v], sum[r][v]);
+          }
     };
     some(std::min(pageEnd, none));
     next += (token - first) * dims;
@@ -346,8 +365,7 @@ template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &ite
       for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
         prefetch(next + line);
       Vec row[V];
-      for (size_t v = 0; v < V; ++v)
-        row[v] = load(value + v * kLanes);
+      loadRow(value, row);
       for (size_t r = 0; r < R; ++r) {
         Vec factor = hn::Set(d, weight[r * stride + token]);
         for (size_t v = 0; v < V; ++v)
@@ -361,9 +379,11 @@ template <size_t R, size_t V, typename T> HWY_INLINE void values(const Item &ite
       continue;
     float *output = item.state.output + (block.row + r) * item.outputStride + from;
     Vec rescale = hn::Set(d, block.rescale[r]), join = hn::Set(d, block.weight[r]);
+    HWY_ALIGN float sums[V * kLanes];
+    storeRow<T>(sum[r], sums);
     for (size_t v = 0; v < V; ++v) {
       Vec before = hn::Mul(hn::LoadU(d, output + v * kLanes), rescale);
-      hn::StoreU(hn::MulAdd(sum[r][v], join, before), d, output + v * kLanes);
+      hn::StoreU(hn::MulAdd(hn::Load(d, sums + v * kLanes), join, before), d, output + v * kLanes);
     }
   }
 }

@@ -32,7 +32,7 @@ inline constexpr size_t kManyRows = 16;
 /// Rows of x that are multiplied before the next panel: with kDepth columns they stay in the second-level cache.
 inline constexpr size_t kChunkRows = 768;
 
-/// Vectors of columns that R rows have accumulators for.
+/// Vectors of columns that R rows have accumulators for, an even number.
 template <size_t R> constexpr size_t vectorsOf() {
   return std::min(kPanelWidth / kLanes, std::bit_floor((kRegisters == 32 ? 24 : 12) / R));
 }
@@ -52,8 +52,8 @@ HWY_INLINE void tile(const float *HWY_RESTRICT x, size_t stride, const W *HWY_RE
       prefetch(next + line);
     next += step;
     Vec column[V];
-    for (size_t v = 0; v < V; ++v)
-      column[v] = load(weight + i * kPanelWidth + v * kLanes);
+    for (size_t v = 0; v < V; v += 2)
+      loadTwo(weight + i * kPanelWidth + v * kLanes, column[v], column[v + 1]);
     for (size_t r = 0; r < R; ++r) {
       Vec element = hn::Set(d, x[r * stride + i]);
       for (size_t v = 0; v < V; ++v)
@@ -61,8 +61,8 @@ HWY_INLINE void tile(const float *HWY_RESTRICT x, size_t stride, const W *HWY_RE
     }
   }
   for (size_t r = 0; r < R; ++r)
-    for (size_t v = 0; v < V; ++v)
-      hn::StoreU(sum[r][v], d, out + r * kPanelWidth + v * kLanes);
+    for (size_t v = 0; v < V; v += 2)
+      storeTwo<W>(sum[r][v], sum[r][v + 1], out + r * kPanelWidth + v * kLanes);
 }
 
 /// A block of a panel: kDepth rows of the weight or the rest.

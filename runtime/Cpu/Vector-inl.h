@@ -14,6 +14,8 @@
 
 #include "hwy/highway.h"
 
+#include <type_traits>
+
 HWY_BEFORE_NAMESPACE();
 namespace helix::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -61,6 +63,31 @@ HWY_INLINE Vec load(const Half *p) {
   auto special = hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(d32, 0x7bffu)), hn::Set(d32, 0x7f800000u));
   return hn::BitCast(d, hn::Or(hn::Or(hn::BitCast(d32, value), special), sign));
 #endif
+}
+
+/// Two vectors of elements that lie side by side, of bf16 those of even and of odd index: that takes less than to put
+/// them in order, which storeTwo does with what was made of them.
+template <typename T> HWY_INLINE void loadTwo(const T *p, Vec &first, Vec &second) {
+  first = load(p);
+  second = load(p + kLanes);
+}
+HWY_INLINE void loadTwo(const BFloat *p, Vec &even, Vec &odd) {
+  const F32 d;
+  const hn::RebindToUnsigned<F32> d32;
+  auto both = hn::LoadU(d32, reinterpret_cast<const uint32_t *>(p));
+  even = hn::BitCast(d, hn::ShiftLeft<16>(both));
+  odd = hn::BitCast(d, hn::And(both, hn::Set(d32, 0xffff0000u)));
+}
+
+/// Stores what came of loadTwo from elements of type T, in order.
+template <typename T> HWY_INLINE void storeTwo(Vec first, Vec second, float *p) {
+  const F32 d;
+  if constexpr (std::is_same_v<T, BFloat>) {
+    hn::StoreInterleaved2(first, second, d, p);
+  } else {
+    hn::StoreU(first, d, p);
+    hn::StoreU(second, d, p + kLanes);
+  }
 }
 
 /// e^x to 2 ulp over all floats: subnormal results round once, what is below them is 0, e^0 is 1, and NaN stays NaN.
