@@ -173,16 +173,20 @@ HWY_INLINE void score(const Item &item, const float *const *query, const T *cons
     for (size_t v = 0; v < V; ++v)
       sum[r][v] = hn::Zero(d);
   const size_t dims = cache.keyDim, block = cache.block;
-  for (size_t i = 0; i < dims; ++i) {
-    Vec column[V];
-    for (size_t v = 0; v < V; ++v) {
-      column[v] = load(key[v] + i * block);
-      prefetch(value[v] + i * block);
-    }
-    for (size_t r = 0; r < R; ++r) {
-      Vec element = hn::Set(d, query[r][i]);
+  for (size_t i = 0, page = 0; page < V; ++page) {
+    // One page of values after the other, in the order of their bytes.
+    const T *next = value[page];
+    for (size_t end = (page + 1) * dims / V; i < end; ++i, next += V * block) {
+      for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
+        prefetch(next + line);
+      Vec column[V];
       for (size_t v = 0; v < V; ++v)
-        sum[r][v] = hn::MulAdd(element, column[v], sum[r][v]);
+        column[v] = load(key[v] + i * block);
+      for (size_t r = 0; r < R; ++r) {
+        Vec element = hn::Set(d, query[r][i]);
+        for (size_t v = 0; v < V; ++v)
+          sum[r][v] = hn::MulAdd(element, column[v], sum[r][v]);
+      }
     }
   }
   // Ascending, so that the lanes past a page's end are overwritten by the next page's.

@@ -32,6 +32,9 @@ inline constexpr size_t kManyRows = 16;
 /// Rows of x that are multiplied before the next panel: with kDepth columns they stay in the second-level cache.
 inline constexpr size_t kChunkRows = 768;
 
+/// Bytes between what one pass reads and what it asks for.
+inline constexpr size_t kAhead = 4096;
+
 /// Vectors of columns that R rows have accumulators for, an even number.
 template <size_t R> constexpr size_t vectorsOf() {
   return std::min(kPanelWidth / kLanes, std::bit_floor((kRegisters == 32 ? 24 : 12) / R));
@@ -77,9 +80,10 @@ HWY_INLINE void multiply(const LinearArgs &args, const Block<W> &block, size_t r
   constexpr size_t vectors = vectorsOf<R>(), passes = kPanelWidth / (vectors * kLanes);
   HWY_ALIGN float sums[R * kPanelWidth];
   const float *x = args.x + row * args.k + block.start;
-  // The bytes that follow are those that come next: of this panel, then of the next. The passes share them evenly.
-  size_t step = fetch ? kPanelWidth * sizeof(W) / passes : 0;
-  const auto *next = reinterpret_cast<const std::byte *>(block.weight + block.depth * kPanelWidth);
+  // The bytes that follow are those that come next: of this panel, then of the next. One pass asks for what is a little
+  // ahead of it, and so keeps memory and arithmetic busy at once; several share the next block evenly.
+  size_t step = fetch ? kPanelWidth * sizeof(W) / passes : 0, ahead = block.depth * kPanelWidth * sizeof(W);
+  const auto *next = reinterpret_cast<const std::byte *>(block.weight) + (passes == 1 ? kAhead : ahead);
   for (size_t pass = 0; pass < passes; ++pass)
     tile<R, vectors>(x, args.k, block.weight + pass * vectors * kLanes, block.depth, sums + pass * vectors * kLanes,
                      next + pass * step * block.depth, step);
