@@ -27,7 +27,8 @@ namespace helix {
 /// woken.
 class Executor {
 public:
-  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads, bool spin);
+  Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads,
+           bool spin = false);
 
   std::byte *segment() const { return comm.data(); }
 
