@@ -55,7 +55,8 @@ struct Converter {
     auto orNull = [&](Attribute attribute) { return attribute ? attribute : builder.getUnitAttr(); };
     return builder.getArrayAttr({op.getFileAttr(), op.getOffsetAttr(), op.getStoredAttr(),
                                  orNull(op.getWindowOffsetAttr()), orNull(op.getWindowSizeAttr()),
-                                 orNull(op.getSliceAttr()), TypeAttr::get(op.getType().getElementType())});
+                                 orNull(op.getSliceAttr()), orNull(op.getPiecesAttr()),
+                                 TypeAttr::get(op.getType().getElementType())});
   }
 
   /// Notes the transposed matrices of an entry's products, before anything is converted.
@@ -79,7 +80,7 @@ struct Converter {
       auto shared =
           plan::WeightOp::create(builder, op.getLoc(), op.getName(), use, op.getType(), op.getName(), op.getFile(),
                                  op.getOffset(), op.getLength(), op.getStored(), op.getWindowOffsetAttr(),
-                                 op.getWindowSizeAttr(), op.getSliceAttr(), op.getTransposed());
+                                 op.getWindowSizeAttr(), op.getSliceAttr(), op.getTransposed(), op.getPiecesAttr());
       // Renames it if the name is taken.
       symbol = symbols.insert(shared, lastWeight ? std::next(lastWeight->getIterator()) : module.getBody()->begin());
       lastWeight = shared;

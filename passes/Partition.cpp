@@ -41,7 +41,7 @@ struct EntryPartitioner {
     return WeightOp::create(builder, weight.getLoc(), withDim(weight.getType(), dim, local), weight.getNameAttr(),
                             weight.getFileAttr(), weight.getOffsetAttr(), weight.getLengthAttr(),
                             weight.getStoredAttr(), weight.getWindowOffsetAttr(), weight.getWindowSizeAttr(), sliceAttr,
-                            weight.getTransposedAttr());
+                            weight.getTransposedAttr(), weight.getPiecesAttr());
   }
 
   SplitAttr split(Axis axis, int64_t chunk, int64_t replicas = 1) {

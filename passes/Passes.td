@@ -9,8 +9,8 @@ def Raise : Pass<"helix-raise", "::mlir::ModuleOp"> {
   let description = [{
     Recognised by structure, never by name:
 
-    - a product with a packed weight whose result is only cut along its last dimension becomes one product per cut,
-      each with a window of the stored weight;
+    - a product with a packed weight whose result is only cut along its last dimension, or along those that this is split
+      into, becomes one product per cut, each with a window of the stored weight, in pieces where heads lie interleaved;
     - a broadcast weight added to a product becomes its bias;
     - the last token is taken before the product and the elementwise ops that make the logits;
     - `(act(x gate) * (x up)) down` and `act(x up) down` become `helix.ffn`. The ops that make an activation are

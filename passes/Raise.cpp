@@ -1,6 +1,7 @@
 //===- Raise.cpp - helix-raise ---------------------------------------------===//
 #include "passes/Activations.h"
 #include "passes/AttentionPattern.h"
+#include "passes/Packed.h"
 #include "passes/Passes.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -15,67 +16,6 @@ namespace helix {
 #include "passes/Passes.h.inc"
 
 namespace {
-
-/// The range of the last dimension that a slice takes, if it takes all of the others and strides by one.
-struct LastDimCut {
-  int64_t offset, size;
-};
-
-std::optional<LastDimCut> cutOfLastDim(tensor::ExtractSliceOp slice) {
-  RankedTensorType source = slice.getSourceType();
-  if (slice.getType().getRank() != source.getRank() || !source.hasStaticShape() || !slice.getType().hasStaticShape())
-    return std::nullopt;
-  ArrayRef<int64_t> offsets = slice.getStaticOffsets(), sizes = slice.getStaticSizes();
-  int64_t last = source.getRank() - 1;
-  for (int64_t d = 0; d <= last; ++d) {
-    if (ShapedType::isDynamic(offsets[d]) || slice.getStaticStrides()[d] != 1)
-      return std::nullopt;
-    if (d != last && (offsets[d] != 0 || sizes[d] != source.getDimSize(d)))
-      return std::nullopt;
-  }
-  return LastDimCut{offsets[last], sizes[last]};
-}
-
-/// Columns [offset, offset + size) of `weight`, as a window of what is stored.
-WeightOp columnsOf(OpBuilder &builder, WeightOp weight, LastDimCut cut) {
-  SmallVector<int64_t> offset = weight.windowOffset(), size = weight.windowSize(), shape(weight.getType().getShape());
-  unsigned dim = weight.storedDim(shape.size() - 1);
-  offset[dim] += cut.offset;
-  size[dim] = shape.back() = cut.size;
-  auto type = RankedTensorType::get(shape, weight.getType().getElementType());
-  return WeightOp::create(builder, weight.getLoc(), type, weight.getNameAttr(), weight.getFileAttr(),
-                          weight.getOffsetAttr(), weight.getLengthAttr(), weight.getStoredAttr(),
-                          builder.getDenseI64ArrayAttr(offset), builder.getDenseI64ArrayAttr(size), ArrayAttr(),
-                          weight.getTransposedAttr());
-}
-
-/// One product per cut of a packed product's result. Nothing changes unless every use is such a cut.
-bool unpack(LinearOp linear) {
-  auto weight = linear.getWeight().getDefiningOp<WeightOp>();
-  if (!weight || weight.getSlice() || linear.getResult().use_empty())
-    return false;
-  SmallVector<std::pair<tensor::ExtractSliceOp, LastDimCut>> cuts;
-  for (Operation *user : linear.getResult().getUsers()) {
-    auto slice = dyn_cast<tensor::ExtractSliceOp>(user);
-    std::optional<LastDimCut> cut = slice ? cutOfLastDim(slice) : std::nullopt;
-    if (!cut)
-      return false;
-    cuts.emplace_back(slice, *cut);
-  }
-  auto bias = linear.getBias() ? linear.getBias().getDefiningOp<WeightOp>() : WeightOp();
-  if (linear.getBias() && (!bias || bias.getSlice()))
-    return false;
-  OpBuilder builder(linear);
-  for (auto [slice, cut] : cuts) {
-    WeightOp part = columnsOf(builder, weight, cut);
-    Value biasPart = bias ? columnsOf(builder, bias, cut).getResult() : Value();
-    auto product = LinearOp::create(builder, linear.getLoc(), slice.getType(), linear.getX(), part, biasPart);
-    slice.replaceAllUsesWith(product.getResult());
-    slice.erase();
-  }
-  linear.erase();
-  return true;
-}
 
 /// x w + b with b broadcast from a weight, ending in `sum`, as one product.
 bool raiseBias(arith::AddFOp sum) {

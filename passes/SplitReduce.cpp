@@ -34,7 +34,8 @@ struct Site {
 std::optional<Site> siteOf(AllReduceOp reduce) {
   auto product = reduce.getInput().getDefiningOp<LinearOp>();
   auto weight = product ? product.getWeight().getDefiningOp<WeightOp>() : WeightOp();
-  if (!weight || !weight.splits(weight.storedDim(1)).empty())
+  if (!weight || !weight.splits(weight.storedDim(1)).empty() ||
+      weight.piecesOf(weight.storedDim(1)).first != 0)
     return std::nullopt;
   return Site{product, weight, reduce};
 }
@@ -56,7 +57,7 @@ void cut(Site site, ArrayRef<uint64_t> sizes) {
     Value weight = WeightOp::create(
         builder, whole.getLoc(), columns(whole.getType(), count), whole.getNameAttr(), whole.getFileAttr(),
         whole.getOffsetAttr(), whole.getLengthAttr(), whole.getStoredAttr(), builder.getDenseI64ArrayAttr(offset),
-        builder.getDenseI64ArrayAttr(size), whole.getSliceAttr(), whole.getTransposedAttr());
+        builder.getDenseI64ArrayAttr(size), whole.getSliceAttr(), whole.getTransposedAttr(), whole.getPiecesAttr());
     auto partial = cast<PartialType>(site.product.getResult().getType());
     auto part = PartialType::get(builder.getContext(), columns(partial.getValue(), count), partial.getReduction(),
                                  partial.getAxes());

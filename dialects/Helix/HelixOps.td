@@ -26,11 +26,13 @@ def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
   let description = [{
     `length` bytes at `offset` of `file` (relative to the model's directory) hold a row-major tensor of type `stored`.
     `window_offset` and `window_size` (one per dimension; the whole tensor if absent) pick the part that is this weight,
-    so that the parts of a packed weight need no copy. At SPMD level `slice` holds, per dimension, the splits that take
+    so that the parts of a packed weight need no copy. `pieces`, a run and a stride per dimension, makes the window one of
+    many pieces: its index i is `window_offset + i / run * stride + i mod run`; a run of 0 is one piece. So the queries of
+    a product that packs queries, keys and values head by head are a window, too. At SPMD level `slice` holds, per dimension, the splits that take
     the rank's share of the window, counted from the window's start; what the local shape has beyond that share is
     zero. An element type other than the stored one rounds to nearest even when the weight is loaded.
 
-    With `transposed` the weight is the transpose of all that: window, slice and `stored` count the stored tensor's
+    With `transposed` the weight is the transpose of all that: window, pieces, slice and `stored` count the stored tensor's
     dimensions, the type those of the weight. So a table [vocabulary, hidden] serves as the final product's matrix, too.
 
     ```mlir
@@ -43,7 +45,8 @@ def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
   let arguments = (ins StrAttr:$name, StrAttr:$file, ConfinedAttr<I64Attr, [IntNonNegative]>:$offset,
                        ConfinedAttr<I64Attr, [IntNonNegative]>:$length, TypeAttrOf<Helix_WeightTensor>:$stored,
                        OptionalAttr<DenseI64ArrayAttr>:$window_offset, OptionalAttr<DenseI64ArrayAttr>:$window_size,
-                       OptionalAttr<ArrayAttr>:$slice, UnitAttr:$transposed);
+                       OptionalAttr<ArrayAttr>:$slice, UnitAttr:$transposed,
+                       OptionalAttr<DenseI64ArrayAttr>:$pieces);
   let results = (outs Helix_WeightTensor:$result);
   let assemblyFormat = "$name attr-dict `:` type($result)";
   let hasVerifier = 1;
@@ -56,6 +59,8 @@ def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
     ::llvm::SmallVector<int64_t> windowOffset();
     /// Size of the window per dimension.
     ::llvm::SmallVector<int64_t> windowSize();
+    /// Run and stride of the window's pieces along the stored tensor's dimension `dim`; a run of 0 is one piece.
+    std::pair<int64_t, int64_t> piecesOf(unsigned dim);
     /// The splits of the stored tensor's dimension `dim`, in order; none if the weight is whole along it.
     ::llvm::SmallVector<::helix::SplitAttr> splits(unsigned dim);
   }];

@@ -22,6 +22,11 @@ SmallVector<int64_t> WeightOp::windowSize() {
   return SmallVector<int64_t>(storedType().getShape());
 }
 
+std::pair<int64_t, int64_t> WeightOp::piecesOf(unsigned dim) {
+  std::optional<ArrayRef<int64_t>> pieces = getPieces();
+  return pieces ? std::pair((*pieces)[2 * dim], (*pieces)[2 * dim + 1]) : std::pair(int64_t{0}, int64_t{0});
+}
+
 SmallVector<SplitAttr> WeightOp::splits(unsigned dim) {
   if (!getSlice())
     return {};

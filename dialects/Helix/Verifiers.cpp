@@ -84,10 +84,21 @@ LogicalResult WeightOp::verify() {
   SmallVector<int64_t> offset = windowOffset(), size = windowSize();
   if (static_cast<int64_t>(offset.size()) != rank || static_cast<int64_t>(size.size()) != rank)
     return emitOpError() << "needs a window offset and size per dimension of " << stored;
-  for (int64_t d = 0; d < rank; ++d)
-    if (offset[d] < 0 || size[d] < 1 || offset[d] > stored.getDimSize(d) - size[d])
-      return emitOpError() << "window [" << offset[d] << ", +" << size[d] << ") is not inside dimension " << d << " of "
+  if (getPieces() && static_cast<int64_t>(getPieces()->size()) != 2 * rank)
+    return emitOpError() << "needs a run and a stride of pieces per dimension of " << stored;
+  for (int64_t d = 0; d < rank; ++d) {
+    auto [run, stride] = piecesOf(d);
+    if (run < 0 || (run == 0 ? stride != 0 : stride < run))
+      return emitOpError() << "pieces of " << run << " at a stride of " << stride << " along dimension " << d
+                           << " overlap or go backwards";
+    // From the window's first to its last element.
+    int64_t last = size[d] - 1, extent = size[d];
+    bool overflows = run > 0 && (__builtin_mul_overflow(last / run, stride, &extent) ||
+                                 __builtin_add_overflow(extent, last % run + 1, &extent));
+    if (offset[d] < 0 || size[d] < 1 || overflows || offset[d] > stored.getDimSize(d) - extent)
+      return emitOpError() << "window [" << offset[d] << ", +" << extent << ") is not inside dimension " << d << " of "
                            << stored;
+  }
   if (!getSlice()) {
     SmallVector<int64_t> shape(size);
     if (getTransposed())

@@ -36,7 +36,7 @@ def Plan_WeightOp : Plan_Op<"weight", [Symbol]> {
                        StrAttr:$name, StrAttr:$file, Plan_NonNegative:$offset, Plan_NonNegative:$length,
                        TypeAttrOf<Plan_WeightTensor>:$stored, OptionalAttr<DenseI64ArrayAttr>:$window_offset,
                        OptionalAttr<DenseI64ArrayAttr>:$window_size, OptionalAttr<ArrayAttr>:$slice,
-                       UnitAttr:$transposed);
+                       UnitAttr:$transposed, OptionalAttr<DenseI64ArrayAttr>:$pieces);
   let assemblyFormat = "$sym_name $use $type attr-dict";
   let hasVerifier = 1;
 }

@@ -75,6 +75,8 @@ LogicalResult WeightOp::verify() {
   if (!hasRank(getWindowOffset()) || !hasRank(getWindowSize()) || !hasRank(getSlice()) ||
       getWindowOffset().has_value() != getWindowSize().has_value())
     return emitOpError("needs a window and a slice with one element per dimension, or none");
+  if (getPieces() && static_cast<int64_t>(getPieces()->size()) != 2 * rank)
+    return emitOpError("needs a run and a stride of pieces per dimension, or none");
   if (ArrayAttr slice = getSliceAttr())
     for (Attribute dim : slice)
       if (auto list = dyn_cast<ArrayAttr>(dim); !list || !llvm::all_of(list, llvm::IsaPred<SplitAttr>))

@@ -90,7 +90,16 @@ bool validateFile(const WeightFile &file, const std::string &where, Error &error
 }
 
 bool validateDim(const Mesh &mesh, const WeightDim &dim, const std::string &where, Error &error) {
-  if (dim.window_size() > dim.stored() || dim.window_offset() > dim.stored() - dim.window_size())
+  if (dim.run() == 0 ? dim.stride() != 0 : dim.stride() < dim.run())
+    return refuse(error, where, "the window's pieces overlap");
+  std::optional<uint64_t> extent = dim.window_size();
+  if (dim.run() != 0 && dim.window_size() != 0) {
+    uint64_t last = dim.window_size() - 1;
+    extent = product({last / dim.run(), dim.stride()});
+    if (extent && __builtin_add_overflow(*extent, last % dim.run() + 1, &*extent))
+      extent.reset();
+  }
+  if (!extent || *extent > dim.stored() || dim.window_offset() > dim.stored() - *extent)
     return refuse(error, where, "the window leaves the stored tensor");
   // The first coordinate's share is the largest along every axis.
   uint64_t share = dim.window_size();

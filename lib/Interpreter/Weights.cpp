@@ -34,9 +34,9 @@ FailureOr<StringRef> Weights::bytes(WeightOp op) {
   return all.substr(op.getOffset(), op.getLength());
 }
 
-/// The range of dimension `d` of the stored tensor that `rank` holds.
+/// The range of the window's dimension `d` that `rank` holds.
 static std::pair<int64_t, int64_t> share(WeightOp op, unsigned d, MeshAttr mesh, int64_t rank) {
-  int64_t lo = op.windowOffset()[d], hi = lo + op.windowSize()[d];
+  int64_t lo = 0, hi = op.windowSize()[d];
   for (SplitAttr split : op.splits(d)) {
     lo = std::min(lo + split.index(mesh, rank) * split.getChunk(), hi);
     hi = std::min(lo + split.getChunk(), hi);
@@ -77,7 +77,10 @@ FailureOr<TensorRef> Weights::load(WeightOp op, MeshAttr mesh, int64_t rank) {
     bool inside = true;
     for (int64_t d = dims - 1; d >= 0; --d) {
       inside &= index[d] < size[d];
-      source += (lo[d] + index[d]) * stride;
+      int64_t at = lo[d] + index[d];
+      if (auto [run, step] = op.piecesOf(d); run != 0)
+        at = at / run * step + at % run;
+      source += (op.windowOffset()[d] + at) * stride;
       stride *= stored.getDimSize(d);
     }
     if (inside)

@@ -39,6 +39,8 @@ struct Printer {
       out << dim->stored();
       if (dim->window_size() != dim->stored())
         out << " from " << dim->window_offset() << " take " << dim->window_size();
+      if (dim->run() != 0)
+        out << " in pieces of " << dim->run() << " every " << dim->stride();
       for (const Split *split : each(dim->splits())) {
         out << " by " << EnumNameAxis(split->axis()) << " in " << split->chunk();
         if (split->replicas() != 1)

@@ -104,6 +104,10 @@ struct Writer {
       dim->stored = stored.getDimSize(d);
       dim->window_offset = op.getWindowOffset() ? (*op.getWindowOffset())[d] : 0;
       dim->window_size = op.getWindowSize() ? (*op.getWindowSize())[d] : stored.getDimSize(d);
+      if (std::optional<ArrayRef<int64_t>> pieces = op.getPieces()) {
+        dim->run = (*pieces)[2 * d];
+        dim->stride = (*pieces)[2 * d + 1];
+      }
       if (ArrayAttr slice = op.getSliceAttr())
         for (Attribute attribute : cast<ArrayAttr>(slice[d])) {
           auto split = std::make_unique<SplitT>();

@@ -52,7 +52,7 @@ cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uin
       for (const artifact::Split *split : *dim.splits())
         share = cpu::splitRange(share, split->chunk(),
                                 mesh.coordinate(static_cast<Axis>(split->axis()), rank) / split->replicas());
-    plan.dims[i] = {dim.stored(), dim.window_offset(), share, dim.local()};
+    plan.dims[i] = {dim.stored(), dim.window_offset(), share, dim.local(), dim.run(), dim.stride()};
   }
   return plan;
 }

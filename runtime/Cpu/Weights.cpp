@@ -26,8 +26,15 @@ WeightDim rowsOf(const WeightPlan &plan) { return plan.rank == 2 ? plan.dims[0] 
 const WeightDim &columnsOf(const WeightPlan &plan) { return plan.dims[plan.rank - 1]; }
 
 bool isConsistent(const WeightDim &dim) {
-  return dim.share.begin <= dim.share.end && dim.share.size() <= dim.local && dim.windowOffset <= dim.stored &&
-         dim.share.end <= dim.stored - dim.windowOffset;
+  if (dim.share.begin > dim.share.end || dim.share.size() > dim.local || dim.windowOffset > dim.stored ||
+      (dim.run == 0 ? dim.stride != 0 : dim.stride < dim.run))
+    return false;
+  uint64_t end = dim.share.end, last = end - 1;
+  if (dim.run != 0 && end != 0 &&
+      (__builtin_mul_overflow(last / dim.run, dim.stride, &end) ||
+       __builtin_add_overflow(end, last % dim.run + 1, &end)))
+    return false;
+  return end <= dim.stored - dim.windowOffset;
 }
 
 /// Whether the packed weight has elements that the share does not.
@@ -58,11 +65,12 @@ template <typename To, typename From> void pack(const WeightPlan &plan, const st
   // The packed matrix is panels of `width` columns, each [rows][width]; a table is one panel.
   uint64_t width = plan.use == WeightUse::Linear ? kPanelWidth : std::max<uint64_t>(1, columns.local);
   for (uint64_t row = 0; row < rows.share.size(); ++row) {
-    uint64_t storedRow = rows.windowOffset + rows.share.begin + row;
-    uint64_t first = storedRow * columns.stored + columns.windowOffset + columns.share.begin;
-    for (uint64_t column = 0; column < columns.share.size(); column += width)
-      convert<To, From>(stored + (first + column) * sizeof(From), packed + (column * rows.local + row * width),
-                        std::min(width, columns.share.size() - column));
+    uint64_t first = rows.at(row) * columns.stored;
+    for (uint64_t column = 0, count = 0; column < columns.share.size(); column += count) {
+      count = std::min(columns.sideBySide(column), width - column % width);
+      convert<To, From>(stored + (first + columns.at(column)) * sizeof(From),
+                        packed + ((column - column % width) * rows.local + row * width + column % width), count);
+    }
   }
 }
 
@@ -71,9 +79,11 @@ template <typename To, typename From> void packTransposed(const WeightPlan &plan
   const WeightDim &columns = plan.dims[0], &rows = plan.dims[1];
   std::vector<To> line(rows.share.size());
   for (uint64_t column = 0; column < columns.share.size(); ++column) {
-    uint64_t first =
-        (columns.windowOffset + columns.share.begin + column) * rows.stored + rows.windowOffset + rows.share.begin;
-    convert<To, From>(stored + first * sizeof(From), line.data(), line.size());
+    uint64_t first = columns.at(column) * rows.stored;
+    for (uint64_t row = 0, count = 0; row < line.size(); row += count) {
+      count = rows.sideBySide(row);
+      convert<To, From>(stored + (first + rows.at(row)) * sizeof(From), line.data() + row, count);
+    }
     To *to = packed + column / kPanelWidth * rows.local * kPanelWidth + column % kPanelWidth;
     for (uint64_t row = 0; row < line.size(); ++row)
       to[row * kPanelWidth] = line[row];

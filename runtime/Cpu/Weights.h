@@ -5,6 +5,7 @@
 #include "runtime/Cpu/KvLayout.h"
 #include "runtime/Cpu/Range.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -21,12 +22,25 @@ enum class WeightUse : uint8_t { Table = 0, Linear = 1, Vector = 2 };
 Range splitRange(Range range, uint64_t chunk, uint64_t coordinate);
 
 /// One dimension: indices share.begin … share.end - 1 of the window that starts at windowOffset of the stored tensor
-/// are the first of `local` ones; the others are zero.
+/// are the first of `local` ones; the others are zero. The window is in one piece, or, with a run, in pieces of `run`
+/// indices every `stride`.
 struct WeightDim {
   uint64_t stored = 1;
   uint64_t windowOffset = 0;
   Range share;
   uint64_t local = 1;
+  uint64_t run = 0, stride = 0;
+
+  /// Where index i of the share is in the stored tensor.
+  constexpr uint64_t at(uint64_t i) const {
+    uint64_t index = share.begin + i;
+    return windowOffset + (run == 0 ? index : index / run * stride + index % run);
+  }
+  /// How many indices from i of the share on lie side by side.
+  constexpr uint64_t sideBySide(uint64_t i) const {
+    uint64_t left = share.size() - i;
+    return run == 0 ? left : std::min(left, run - (share.begin + i) % run);
+  }
 };
 
 struct WeightPlan {

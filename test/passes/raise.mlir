@@ -179,3 +179,36 @@ func.func @leaky(%x: tensor<1x1x4xf32>, %wu: tensor<4x6xf32>, %wd: tensor<6x4xf3
   %d = helix.linear %act, %wd : (tensor<1x1x6xf32>, tensor<6x4xf32>) -> tensor<1x1x4xf32>
   return %d : tensor<1x1x4xf32>
 }
+
+// -----
+
+// Queries, keys and values packed head by head: each is a window in pieces, of the bias too.
+// KEEP-LABEL: func.func @interleaved
+func.func @interleaved(%x: tensor<1x1x4xf32>) -> (tensor<1x1x3x2xf32>, tensor<1x1x3x2xf32>, tensor<1x1x3x2xf32>) {
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 288 : i64, stored = tensor<4x18xf32>} : tensor<4x18xf32>
+  %b = helix.weight "b" {file = "w", offset = 288 : i64, length = 72 : i64, stored = tensor<18xf32>} : tensor<18xf32>
+  %y = helix.linear %x, %w, %b : (tensor<1x1x4xf32>, tensor<4x18xf32>, tensor<18xf32>) -> tensor<1x1x18xf32>
+  // KEEP-DAG: helix.weight "w" {{.*}}pieces = array<i64: 0, 0, 2, 6>, {{.*}}window_offset = array<i64: 0, 0>, window_size = array<i64: 4, 6>
+  // KEEP-DAG: helix.weight "w" {{.*}}pieces = array<i64: 0, 0, 2, 6>, {{.*}}window_offset = array<i64: 0, 2>, window_size = array<i64: 4, 6>
+  // KEEP-DAG: helix.weight "b" {{.*}}pieces = array<i64: 2, 6>, {{.*}}window_offset = array<i64: 4>, window_size = array<i64: 6>
+  // KEEP-NOT: tensor.extract_slice
+  %h = tensor.expand_shape %y [[0], [1], [2, 3, 4]] output_shape [1, 1, 3, 3, 2] : tensor<1x1x18xf32> into tensor<1x1x3x3x2xf32>
+  %q = tensor.extract_slice %h[0, 0, 0, 0, 0] [1, 1, 3, 1, 2] [1, 1, 1, 1, 1] : tensor<1x1x3x3x2xf32> to tensor<1x1x3x2xf32>
+  %k = tensor.extract_slice %h[0, 0, 0, 1, 0] [1, 1, 3, 1, 2] [1, 1, 1, 1, 1] : tensor<1x1x3x3x2xf32> to tensor<1x1x3x2xf32>
+  %g = tensor.expand_shape %y [[0], [1], [2, 3]] output_shape [1, 1, 3, 6] : tensor<1x1x18xf32> into tensor<1x1x3x6xf32>
+  %v = tensor.extract_slice %g[0, 0, 0, 4] [1, 1, 3, 2] [1, 1, 1, 1] : tensor<1x1x3x6xf32> to tensor<1x1x3x2xf32>
+  return %q, %k, %v : tensor<1x1x3x2xf32>, tensor<1x1x3x2xf32>, tensor<1x1x3x2xf32>
+}
+
+// -----
+
+// Pieces of pieces are no window: two of three rows of two of three columns.
+// KEEP-LABEL: func.func @pieces_of_pieces
+func.func @pieces_of_pieces(%x: tensor<1x1x4xf32>) -> tensor<1x1x2x2x2xf32> {
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 288 : i64, stored = tensor<4x18xf32>} : tensor<4x18xf32>
+  %y = helix.linear %x, %w : (tensor<1x1x4xf32>, tensor<4x18xf32>) -> tensor<1x1x18xf32>
+  %h = tensor.expand_shape %y [[0], [1], [2, 3, 4]] output_shape [1, 1, 2, 3, 3] : tensor<1x1x18xf32> into tensor<1x1x2x3x3xf32>
+  // KEEP: tensor.extract_slice
+  %z = tensor.extract_slice %h[0, 0, 0, 1, 1] [1, 1, 2, 2, 2] [1, 1, 1, 1, 1] : tensor<1x1x2x3x3xf32> to tensor<1x1x2x2x2xf32>
+  return %z : tensor<1x1x2x2x2xf32>
+}

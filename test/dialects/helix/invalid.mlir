@@ -132,6 +132,36 @@ func.func @weight_overflow() {
 
 // -----
 
+func.func @weight_pieces_count() {
+  // expected-error @below {{needs a run and a stride of pieces per dimension}}
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
+                         window_offset = array<i64: 0, 0>, window_size = array<i64: 8, 4>,
+                         pieces = array<i64: 0, 0>} : tensor<8x4xf32>
+  return
+}
+
+// -----
+
+func.func @weight_pieces_overlap() {
+  // expected-error @below {{pieces of 4 at a stride of 3 along dimension 0 overlap or go backwards}}
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
+                         window_offset = array<i64: 0, 0>, window_size = array<i64: 8, 4>,
+                         pieces = array<i64: 4, 3, 0, 0>} : tensor<8x4xf32>
+  return
+}
+
+// -----
+
+func.func @weight_pieces_outside() {
+  // expected-error @below {{window [1, +8) is not inside dimension 0}}
+  %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
+                         window_offset = array<i64: 1, 0>, window_size = array<i64: 4, 4>,
+                         pieces = array<i64: 2, 6, 0, 0>} : tensor<4x4xf32>
+  return
+}
+
+// -----
+
 func.func @weight_window() {
   // expected-error @below {{window [6, +4) is not inside dimension 0}}
   %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,

@@ -16,6 +16,10 @@ func.func @weights() {
   %2 = helix.weight "part" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
                             window_offset = array<i64: 0, 1>, window_size = array<i64: 8, 2>,
                             slice = [[#helix.split<tpa, 4>, #helix.split<kvp, 2>], []]} : tensor<2x2xf32>
+  // CHECK: helix.weight "pieces" {{.*}}pieces = array<i64: 0, 0, 2, 6>{{.*}}window_offset = array<i64: 0, 4>, window_size = array<i64: 8, 4>} : tensor<8x4xf32>
+  %p = helix.weight "pieces" {file = "w", offset = 0 : i64, length = 384 : i64, stored = tensor<8x12xf32>,
+                              window_offset = array<i64: 0, 4>, window_size = array<i64: 8, 4>,
+                              pieces = array<i64: 0, 0, 2, 6>} : tensor<8x4xf32>
   // CHECK: slice = {{\[\[}}#helix.split<tpa, 8, replicas = 2>], [#helix.split<tpa, 4>]]
   %3 = helix.weight "copied" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
                               slice = [[#helix.split<tpa, 8, replicas = 2>], [#helix.split<tpa, 4, replicas = 1>]]} : tensor<8x4xf32>

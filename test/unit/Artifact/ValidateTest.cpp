@@ -95,6 +95,10 @@ TEST(Validate, WeightShapes) {
   EXPECT_REFUSED("transposed", a.weights[0]->transposed = true);
   EXPECT_REFUSED("window", a.weights[0]->dims[0]->window_offset = 1);
   EXPECT_REFUSED("window", a.weights[0]->dims[0]->window_size = ~uint64_t(0));
+  EXPECT_REFUSED("pieces", a.weights[0]->dims[0]->stride = 1);
+  EXPECT_REFUSED("pieces", a.weights[0]->dims[0]->run = 2);
+  EXPECT_REFUSED("window", a.weights[0]->dims[0]->run = 1, a.weights[0]->dims[0]->stride = 2);
+  EXPECT_REFUSED("window", a.weights[0]->dims[0]->run = 1, a.weights[0]->dims[0]->stride = ~uint64_t(0));
   EXPECT_REFUSED("exceeds the local size", a.weights[0]->dims[0]->local = 9);
   EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->chunk = 9);
   EXPECT_REFUSED("cover", a.weights[0]->dims[0]->splits[0]->chunk = 0);
@@ -259,7 +263,7 @@ TEST(Reader, HeadersAreChecked) {
   };
   EXPECT_EQ(codeWith(0, 1), ErrorCode::ArtifactForeign);
   EXPECT_EQ(codeWith(offsetof(Header, major), 2), ErrorCode::ArtifactVersion);
-  EXPECT_EQ(codeWith(offsetof(Header, minor), 2), ErrorCode::ArtifactVersion);
+  EXPECT_EQ(codeWith(offsetof(Header, minor), 0x80), ErrorCode::ArtifactVersion);
   EXPECT_EQ(codeWith(offsetof(Header, payloadBytes), 1), ErrorCode::ArtifactTruncated);
   EXPECT_EQ(codeWith(offsetof(Header, checksum), 1), ErrorCode::ArtifactAltered);
   EXPECT_EQ(codeWith(200, 1), ErrorCode::ArtifactAltered);

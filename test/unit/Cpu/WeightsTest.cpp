@@ -133,6 +133,35 @@ TEST(LoadWeight, Transposes) {
     }
 }
 
+/// A share that begins and ends within a piece, of columns in pieces of 6 every 14 and rows in pieces of 4 every 7.
+TEST(LoadWeight, TakesPieces) {
+  auto storedAt = [](uint64_t index, uint64_t offset, uint64_t run, uint64_t stride) {
+    return offset + index / run * stride + index % run;
+  };
+  for (WeightUse use : {WeightUse::Table, WeightUse::Linear})
+    for (bool transposed : {false, true}) {
+      if (transposed && use != WeightUse::Linear)
+        continue;
+      WeightPlan plan;
+      plan.use = use;
+      plan.rank = 2;
+      plan.transposed = transposed;
+      WeightDim rows = {40, 3, {2, 17}, 16, 4, 7}, columns = {301, 5, {70, 125}, 60, 6, 14};
+      plan.dims[0] = transposed ? columns : rows;
+      plan.dims[1] = transposed ? rows : columns;
+      std::vector<float> values = randomFloats(40 * 301, 6);
+      std::vector<std::byte> packed(packedBytes(plan).value(), std::byte(0xff));
+      ASSERT_TRUE(loadWeight(plan, store(DType::F32, values), packed));
+      for (uint64_t row = 0; row < 16; ++row)
+        for (uint64_t column = 0; column < 60; ++column) {
+          uint64_t at = use == WeightUse::Linear ? row * 64 + column : row * 60 + column;
+          uint64_t r = storedAt(2 + row, 3, 4, 7), c = storedAt(70 + column, 5, 6, 14);
+          double expected = row < 15 && column < 55 ? values[transposed ? c * 40 + r : r * 301 + c] : 0;
+          ASSERT_EQ(decode(DType::F32, packed.data(), at), expected) << row << " " << column;
+        }
+    }
+}
+
 TEST(LoadWeight, KeepsVectorsAsTheyAre) {
   WeightPlan plan;
   plan.stored = DType::BF16;
@@ -173,6 +202,10 @@ TEST(LoadWeight, RefusesWhatDoesNotFit) {
   refuse([](WeightPlan &plan) { plan.dims[0].windowOffset = 3; });
   refuse([](WeightPlan &plan) { plan.dims[0].windowOffset = UINT64_MAX; });
   refuse([](WeightPlan &plan) { plan.dims[1].share = {0, 9}; });
+  refuse([](WeightPlan &plan) { plan.dims[1].stride = 1; });
+  refuse([](WeightPlan &plan) { plan.dims[1].run = 4, plan.dims[1].stride = 3; });
+  refuse([](WeightPlan &plan) { plan.dims[1].run = 4, plan.dims[1].stride = 5; });
+  refuse([](WeightPlan &plan) { plan.dims[1].run = 1, plan.dims[1].stride = UINT64_MAX / 2; });
   refuse([](WeightPlan &plan) { plan.dims[1].share = {5, 4}; });
   refuse([](WeightPlan &plan) { plan.dims[0].local = 5; });
   refuse([](WeightPlan &plan) { plan.dims[1].local = UINT64_MAX; });

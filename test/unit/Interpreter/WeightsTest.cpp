@@ -72,6 +72,20 @@ TEST(Weights, Transposed) {
                    [&](int64_t i, int64_t j) { return rank * 2 + j < 3 ? stored(rank * 2 + j, 4 + i) : 0; });
 }
 
+/// Keys of a product that packs queries, keys and values of 3 heads of width 2, head by head: columns 2, 3, 8, 9, 14 and
+/// 15 of 18. Over tpa = 2, two heads each, the last of them padding.
+TEST(Weights, PiecesOfAPackedProduct) {
+  RankValues shares = load(3, 18, "tpa = 2, kvp = 1, ep = 1, tpf = 2",
+                           ", window_offset = array<i64: 0, 2>, window_size = array<i64: 3, 6>, "
+                           "pieces = array<i64: 0, 0, 2, 6>, slice = [[], [#helix.split<tpa, 4>]]",
+                           "tensor<3x4xf32>");
+  for (int64_t rank = 0; rank < 2; ++rank)
+    expectElements(shares[rank], [&](int64_t i, int64_t j) {
+      int64_t head = 2 * rank + j / 2;
+      return head < 3 ? stored(i, 6 * head + 2 + j % 2) : 0;
+    });
+}
+
 /// Output projection of 3 heads of width 2 over kvp = 4: one head each, nothing for the last rank.
 TEST(Weights, MorePeersThanHeads) {
   RankValues shares =
