@@ -38,3 +38,8 @@ docs: build ## regenerate the reference pages of dialects and passes in docs/ref
 
 format: ## format the sources
 	@git ls-files '*.cpp' '*.h' | xargs clang-format-22 -i
+
+.PHONY: fuzz
+SECONDS ?= 600
+fuzz: setup ## fuzz the importer under sanitizers for SECONDS (default 600); findings stay in build/fuzz
+	@scripts/fuzz.sh $(SECONDS)
