@@ -1,6 +1,7 @@
-"""Every numbered error has a page, and every number that the sources print is registered."""
+"""Every numbered error has a page and a test, and every number that the sources print is registered."""
 
 import re
+import subprocess
 
 import helix
 
@@ -25,3 +26,17 @@ def test_every_error_is_used():
     text = "\n".join(p.read_text() for p in sources)
     unused = [name for name, _ in ERRORS.values() if not re.search(rf"\bErrorCode::{name}\b", text)]
     assert not unused
+
+
+def test_every_error_is_provoked():
+    """By its number in a lit test, by its name in a unit test, or by either in a Python one."""
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "test"], cwd=helix.ROOT,
+                            capture_output=True, text=True, check=True).stdout.split()
+    texts = {suffix: "\n".join((helix.ROOT / name).read_text() for name in listed if name.endswith(suffix))
+             for suffix in (".test", ".mlir", ".py", ".cpp")}
+
+    def provokes(number, name):
+        return (re.search(rf"HLX{number}\b", texts[".test"] + texts[".mlir"] + texts[".cpp"])
+                or re.search(rf"\bErrorCode::{name}\b", texts[".cpp"]) or re.search(rf"\b(HLX)?{number}\b", texts[".py"]))
+
+    assert not [f"HLX{number}" for number, (name, _) in ERRORS.items() if not provokes(number, name)]

@@ -391,6 +391,40 @@ TEST(Session, AProcessorThatIsNotThisOneIsRefused) {
   }
 }
 
+TEST(Session, AnImageThatIsNoSharedObjectIsRefused) {
+  TinyModel model;
+  TemporaryDirectory directory;
+  writeTiny(directory, model, {});
+  artifact::ArtifactT changed = tinyArtifact(model, {});
+  changed.images[0]->code.assign(100, 0);
+  sealKernels(changed);
+  artifact::Error error;
+  ASSERT_TRUE(artifact::writeArtifact(changed, directory.file("model.hlx"), error)) << error.message;
+  EXPECT_EQ(codeOf([&] { Session session(directory.file("model.hlx")); }), ErrorCode::ImageUnloadable);
+  changed = tinyArtifact(model, {});
+  changed.kernels[0]->symbol = "absent";
+  sealKernels(changed);
+  ASSERT_TRUE(artifact::writeArtifact(changed, directory.file("model.hlx"), error)) << error.message;
+  EXPECT_EQ(codeOf([&] { Session session(directory.file("model.hlx")); }), ErrorCode::ImageUnloadable);
+}
+
+/// With no time to wait at all, whichever rank comes first to a collective gives up.
+TEST(Session, AfterAFailedStepNothingMoreIsComputed) {
+  TinyModel model;
+  TemporaryDirectory directory;
+  Session session(writeTiny(directory, model, optionsFor({1, 2})), {.commTimeout = std::chrono::milliseconds(0)});
+  session.load();
+  std::vector<int64_t> ids = randomIds(40, 7);
+  Feed feed{session.admit(0), std::span(ids).first(1)};
+  ErrorCode first = ErrorCode(0);
+  for (size_t t = 0; t < ids.size() && first == ErrorCode(0); ++t) {
+    feed.ids = std::span(ids).subspan(t, 1);
+    first = codeOf([&] { session.step(EntryKind::Decode, {&feed, 1}); });
+  }
+  EXPECT_EQ(first, ErrorCode::CommTimeout);
+  EXPECT_EQ(codeOf([&] { session.step(EntryKind::Decode, {&feed, 1}); }), ErrorCode::SessionFailed);
+}
+
 TEST(Session, MemoryIsCheckedBeforeItIsTaken) {
   TinyModel model;
   TemporaryDirectory directory;
