@@ -18,6 +18,8 @@ FEATURES = {
     "softcap": {"softcap": 1.5},
     "window": {"local_window_size": 7},
     "sinks": {},
+    "smooth": {"smooth_softmax": 1},
+    "smooth_sinks": {"smooth_softmax": 1},
     "all": {"softcap": 1.5, "local_window_size": 7},
 }
 
@@ -25,8 +27,9 @@ FEATURES = {
 def write_model(directory, feature):
     model = decoder.Decoder()
     model.set("a", **FEATURES[feature])
-    if feature in ("sinks", "all"):
-        model.weights["sinks"] = np.array([0.5, -1.0, 2.0, 1.0], np.float32)
+    if feature in ("sinks", "smooth_sinks", "all"):
+        values = [-2.0, 0.0, 1.5, 3.0] if feature == "smooth_sinks" else [0.5, -1.0, 2.0, 1.0]
+        model.weights["sinks"] = np.array(values, np.float32)
         model["a"].input[11] = "sinks"
     decoder.write(directory, *model.model())
     return directory / "model.onnx"

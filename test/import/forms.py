@@ -1,4 +1,10 @@
-"""A decoder of two layers in the ways in which exporters write its parts: one choice for each part."""
+"""A decoder of two layers in the ways in which exporters write its parts: one choice for each part.
+
+forms.py DIRECTORY writes each of FORMS as DIRECTORY/<name>.onnx.
+"""
+
+import pathlib
+import sys
 
 import numpy as np
 import onnx
@@ -11,12 +17,15 @@ INT64, FLOAT = TensorProto.INT64, TensorProto.FLOAT
 
 class Form:
     """`attention`: decomposed, repeated (keys of a group repeated by Expand), contorted (keys transposed as torch's
-    converter does it), op, mha or static. `rope`: gathered, computed, interleaved, partial, op or microsoft. `norm`: op,
+    converter does it), op, windows (the op with opset 25's window of 5 tokens), mha or static. `packing`: apart, or groups
+    (one product with the queries, key and value of each KV head side by side, and a bias). `rope`: gathered, computed, interleaved, partial, op or microsoft. `norm`: op,
     pow, mul or reciprocal. `mask`: compare, triangle, fill or window (compare with a window of 5 tokens)."""
 
-    def __init__(self, attention="decomposed", rope="gathered", norm="op", mask="compare", opset=None, seed=0):
+    def __init__(self, attention="decomposed", rope="gathered", norm="op", mask="compare", packing="apart",
+                 opset=None, seed=0):
         self.attention, self.rope, self.norm_form, self.mask_form = attention, rope, norm, mask
-        needs = 24 if attention == "static" else 23 if "op" in (attention, rope, norm) else 18
+        self.packing = packing
+        needs = 25 if attention == "windows" else 24 if attention == "static" else 23 if "op" in (attention, rope, norm) else 18
         self.opset = opset or needs
         self.random = np.random.default_rng(seed)
         self.nodes, self.weights, self.count = [], {}, 0
@@ -57,7 +66,7 @@ class Form:
 
     def build(self):
         self.table = self.tables()
-        self.mask = None if self.static else self.make_mask()
+        self.mask = None if self.static or self.attention == "windows" else self.make_mask()
         x = self.node("Gather", self.weight("embed", VOCABULARY, HIDDEN, scale=1), "input_ids")
         for layer in range(LAYERS):
             y = self.norm(x, f"norm_{layer}a")
@@ -191,8 +200,21 @@ class Form:
         x = self.node("Reshape", x, self.ints(0, 0, heads, DIM))
         return self.node("Transpose", x, perm=[0, 2, 1, 3])
 
+    def split_groups(self, y, layer):
+        """q, k and v [b, heads, t, dim] out of a product [b, t, KV heads, queries of a group, key and value, dim]."""
+        group = HEADS // KV_HEADS
+        packed = self.node("MatMul", y, self.weight(f"qkv_{layer}", HIDDEN, KV_HEADS * (group + 2) * DIM, scale=0.3))
+        packed = self.node("Add", packed, self.weight(f"qkv_bias_{layer}", KV_HEADS * (group + 2) * DIM, scale=0.1))
+        packed = self.node("Reshape", packed, self.ints(0, 0, KV_HEADS, group + 2, DIM))
+        q = self.node("Slice", packed, self.ints(0), self.ints(-2), self.ints(3))
+        k = self.node("Slice", packed, self.ints(-2), self.ints(-1), self.ints(-2))
+        v = self.node("Gather", packed, self.scalar(-1, np.int64), axis=3)
+        q, k = (self.node("Reshape", x, self.ints(0, 0, heads, DIM)) for x, heads in ((q, HEADS), (k, KV_HEADS)))
+        return [self.node("Transpose", x, perm=[0, 2, 1, 3]) for x in (q, k, v)]
+
     def attend(self, y, layer):
-        flat = [self.node("MatMul", y, self.weight(f"{name}_{layer}", HIDDEN, heads * DIM, scale=scale))
+        groups = self.split_groups(y, layer) if self.packing == "groups" else None
+        flat = [] if groups else [self.node("MatMul", y, self.weight(f"{name}_{layer}", HIDDEN, heads * DIM, scale=scale))
                 for name, heads, scale in (("q", HEADS, 0.4), ("k", KV_HEADS, 0.4), ("v", KV_HEADS, 0.18))]
         by_op = self.rope in ("op", "microsoft")
         if by_op:
@@ -204,10 +226,13 @@ class Form:
             out = self.node("Attention", flat[0], keys, values, "", "", "", "nonpad_kv_seqlen", is_causal=1,
                             q_num_heads=HEADS, kv_num_heads=KV_HEADS)
         else:
-            q, k, v = (self.split(x, heads) for x, heads in zip(flat, (HEADS, KV_HEADS, KV_HEADS)))
+            q, k, v = groups or (self.split(x, heads) for x, heads in zip(flat, (HEADS, KV_HEADS, KV_HEADS)))
             if not by_op:
                 q, k = self.rotate(q, HEADS), self.rotate(k, KV_HEADS)
-            if self.attention == "op":
+            if self.attention == "windows":
+                out = self.node("Attention", q, k, v, "", past_k, past_v, is_causal=1, left_window_size=4,
+                                outputs=[f"attention_{layer}", out_k, out_v])
+            elif self.attention == "op":
                 out = self.node("Attention", q, k, v, self.mask, past_k, past_v,
                                 outputs=[f"attention_{layer}", out_k, out_v])
             else:
@@ -270,5 +295,13 @@ FORMS = {
     "op": {"attention": "op", "rope": "op", "norm": "op"},
     "op_decomposed_rope": {"attention": "op", "rope": "gathered", "norm": "pow"},
     "mha": {"attention": "mha", "rope": "microsoft"},
+    "groups": {"packing": "groups", "rope": "partial"},
     "static": {"attention": "static", "rope": "op"},
 }
+
+
+if __name__ == "__main__":
+    directory = pathlib.Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, choices in FORMS.items():
+        (directory / f"{name}.onnx").write_bytes(Form(**choices).model().SerializeToString())

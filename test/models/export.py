@@ -24,12 +24,16 @@ import onnx_ir
 import onnxruntime
 import onnxruntime_genai.models  # puts the builder's modules on the path
 import torch
+import builders
 from builders import LlamaModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from decoder import decode, normalised_entropy
 from public import FIXTURES as PUBLIC
 from train_needle import make_prompts, train
+
+# Left to itself the builder stamps the file with the commit of whatever repository it is installed within.
+builders.base.Model.get_genai_commit = classmethod(lambda cls: None)
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20250707

@@ -1,6 +1,7 @@
 //===- Attention.cpp - GroupQueryAttention ---------------------------------===//
 #include "lib/Import/Onnx/Attributes.h"
 #include "lib/Import/Onnx/Caches.h"
+#include "lib/Import/Onnx/HeadBias.h"
 #include "lib/Import/Onnx/Mix.h"
 
 #include <cmath>
@@ -41,6 +42,7 @@ struct GqaAttributes {
   int64_t window = 0;            ///< newest tokens that are visible; 0: all
   double qNormEpsilon = 0, kNormEpsilon = 0;
   bool rotary = false, interleaved = false;
+  bool smooth = false; ///< a score of 0 takes weight beside the keys
 };
 
 FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &node) {
@@ -55,10 +57,13 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
   gqa.softcap = attributes.real("softcap", 0);
   int64_t window = attributes.integer("local_window_size", -1);
   gqa.window = window == -1 ? 0 : window;
-  attributes.onlyInteger("smooth_softmax", 0, {0, -1});
+  int64_t smooth = attributes.integer("smooth_softmax", 0);
+  gqa.smooth = smooth == 1;
   attributes.onlyInteger("qk_output", 0, {0});
   attributes.onlyInteger("causal", 1, {1});
-  attributes.onlyInteger("sliding_window_cache", 0, {0});
+  // With it the past input is a ring that holds no less than the window: another place for what is seen, not another
+  // meaning.
+  bool isRing = attributes.integer("sliding_window_cache", 0) != 0;
   attributes.onlyInteger("kv_cache_bit_width", 0, {0});
   attributes.onlyString("k_quant_type", "NONE");
   attributes.onlyString("v_quant_type", "NONE");
@@ -74,11 +79,16 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
   };
   if (!std::isfinite(gqa.softcap) || gqa.softcap < 0)
     return outOfRange("softcap", "finite and not negative");
+  if (smooth < -1 || smooth > 1)
+    return outOfRange("smooth_softmax", "0 or 1, or -1 for none");
   if (window != -1 && window < 1)
     return outOfRange("local_window_size", "positive, or -1 for none");
   for (double value : {epsilon, gqa.qNormEpsilon, gqa.kNormEpsilon})
     if (!std::isfinite(value) || value <= 0)
       return outOfRange("qk_norm_epsilon", "finite and positive, as q_norm_epsilon and k_norm_epsilon");
+  if (isRing && gqa.window == 0)
+    return outOfRange("local_window_size",
+                      "given with sliding_window_cache: without a window no ring holds all tokens");
   if (gqa.heads.kv < 1 || gqa.heads.query < 1 || gqa.heads.query % gqa.heads.kv != 0) {
     nodeError(entry.context, node, ErrorCode::AttributeUnsupported)
         << "has " << gqa.heads.query << " query heads (num_heads) and " << gqa.heads.kv
@@ -95,7 +105,7 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
 /// The operands that would change what is computed must be left out.
 LogicalResult refuseOptionalOperands(Entry &entry, const onnx::NodeProto &node) {
   const std::pair<int, StringRef> refused[] = {
-      {kAttentionBias, "attention_bias"}, {kKScale, "k_scale"}, {kVScale, "v_scale"}, {kQuerySeqlens, "query_seqlens"}};
+      {kKScale, "k_scale"}, {kVScale, "v_scale"}, {kQuerySeqlens, "query_seqlens"}};
   for (auto [i, name] : refused)
     if (operand(entry, node, i))
       return operandError(entry, node, i, "left out: " + name + " is not supported");
@@ -211,6 +221,37 @@ LogicalResult normHeads(Entry &entry, const onnx::NodeProto &node, const GqaAttr
   return success();
 }
 
+/// What is added to the scores: a mask, on top of the causal one and the window, or a bias per head.
+LogicalResult addBias(Entry &entry, const onnx::NodeProto &node, const GqaAttributes &gqa, AttentionParts &parts) {
+  const GraphValue *value = operand(entry, node, kAttentionBias);
+  if (!value)
+    return success();
+  std::vector<Grid> masks;
+  if (value->kind == GraphValue::Kind::HeadBias && fitsScores(entry, *value->bias, gqa.heads.query, /*flat=*/false)) {
+    // A sink does not shift with the scores of the keys as their bias is counted from the query's own position.
+    if (parts.sinks)
+      return operandError(entry, node, kAttentionBias, "left out where there are sinks");
+    FailureOr<Value> slopes = slopesOf(entry, node, value->bias->slopes);
+    if (failed(slopes))
+      return failure();
+    parts.slopes = *slopes;
+    masks = value->bias->masks;
+  } else {
+    std::optional<Grid> grid = gridOf(entry, *value);
+    if (!grid || grid->type != Grid::Type::Float)
+      return operandError(entry, node, kAttentionBias,
+                          "a mask or a bias per head that is computed from positions and lengths");
+    masks.push_back(std::move(*grid));
+  }
+  masks.push_back(causalMask(entry, {.constant = -entry.tokens, .total = 1}));
+  FailureOr<int64_t> window = windowOf(entry, node, masks);
+  if (failed(window))
+    return failure();
+  if (*window != 0)
+    parts.window = parts.window == 0 ? *window : std::min(parts.window, *window);
+  return success();
+}
+
 /// The past inputs of the layer.
 LogicalResult takePasts(Entry &entry, const onnx::NodeProto &node, AttentionParts &parts) {
   for (int index : {kPastK, kPastV}) {
@@ -264,7 +305,16 @@ LogicalResult importGroupQueryAttention(Entry &entry, const onnx::NodeProto &nod
     if (failed(sinks))
       return failure();
     call.sinks = *sinks;
+  } else if (gqa->smooth) {
+    Dense zeros{.shape = {gqa->heads.query}};
+    zeros.values.assign(gqa->heads.query, 0);
+    FailureOr<const StoredTensor *> stored = makeConstant(entry, node, "zero_sinks", zeros);
+    if (failed(stored))
+      return failure();
+    call.sinks = weightOf(entry, **stored, Dtype::F32);
   }
+  if (failed(addBias(entry, node, *gqa, call)))
+    return failure();
   FailureOr<AttentionResult> attention = makeAttention(entry, node, call);
   if (failed(attention))
     return failure();

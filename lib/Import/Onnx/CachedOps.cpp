@@ -140,21 +140,34 @@ static LogicalResult importScores(Entry &entry, const onnx::NodeProto &node, con
   FailureOr<View> view = viewOf(entry, node, 0);
   if (failed(view))
     return failure();
-  bool isKey = hasForm(key, {{Cached::Batch}, {Cached::Head, Cached::Repeat}, {Cached::Width}, {Cached::Token}});
+  using C = Cached;
+  bool isFlat = view->groups.size() == 3;
+  bool isKey = isFlat ? hasForm(key, {{C::Batch, C::Head, C::Repeat}, {C::Width}, {C::Token}})
+                      : hasForm(key, {{C::Batch}, {C::Head, C::Repeat}, {C::Width}, {C::Token}});
+  if (isFlat) {
+    SmallVector<int64_t> flat = view->shape();
+    std::optional<View> split =
+        flat[0] % entry.batch() == 0
+            ? reshapeView(entry.builder, entry.loc, *view, {entry.batch(), flat[0] / entry.batch(), flat[1], flat[2]})
+            : std::nullopt;
+    if (split)
+      *view = std::move(*split);
+  }
   std::optional<Value> q = view->groups.size() == 4
                                ? materialise(entry.builder, entry.loc, transposeView(*view, {0, 2, 1, 3}))
                                : std::nullopt;
-  SmallVector<LinearInt, 4> shape = key.shape();
   if (!isKey || !q)
     return refuse(entry, node,
                   "queries [batch, heads, tokens, head size] must meet keys [batch, heads, head size, all tokens], the "
                   "keys of each KV head repeated for the queries that read it");
   int64_t heads = typeOf(*q).getDimSize(2);
-  if (shape[1] != LinearInt{.constant = heads} && shape[1] != LinearInt{.constant = 1})
+  int64_t keyHeads = key.sizes[C::Head].constant * key.sizes[C::Repeat].constant;
+  if (keyHeads != heads && (isFlat || keyHeads != 1))
     return refuse(entry, node, "there are " + Twine(heads) + " query heads, and keys for another number");
   auto scores = std::make_shared<Scores>();
   scores->key = key;
   scores->scale = key.scale;
+  scores->flat = isFlat;
   // A scale of the queries is one of the scores.
   for (;;) {
     Operation *op = q->getDefiningOp();

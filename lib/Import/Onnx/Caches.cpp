@@ -217,14 +217,27 @@ std::optional<Cached> reshapeCached(const Cached &cached, ArrayRef<LinearInt> gi
   return result;
 }
 
-Grid causalMask(Entry &entry, const LinearInt &offset) {
-  LinearInt tokens{.constant = entry.tokens}, total{.total = 1};
-  Grid ones = uniformGrid(Grid::Type::Bool, {tokens, total}, 1);
-  return *triangle(ones, offset, /*upper=*/false, entry.lengths());
+FailureOr<Value> slopesOf(Entry &entry, const onnx::NodeProto &node, const std::vector<double> &slopes) {
+  FailureOr<const StoredTensor *> stored =
+      makeConstant(entry, node, "slopes", Dense{.shape = {static_cast<int64_t>(slopes.size())}, .values = slopes});
+  if (failed(stored))
+    return failure();
+  return weightOf(entry, **stored, Dtype::F32);
 }
 
+/// Query i sees key j up to i + offset, or from there on.
+static Grid triangularMask(Entry &entry, const LinearInt &offset, bool upper) {
+  LinearInt tokens{.constant = entry.tokens}, total{.total = 1};
+  return *triangle(uniformGrid(Grid::Type::Bool, {tokens, total}, 1), offset, upper, entry.lengths());
+}
+
+Grid causalMask(Entry &entry, const LinearInt &offset) { return triangularMask(entry, offset, /*upper=*/false); }
+Grid laterMask(Entry &entry, const LinearInt &offset) { return triangularMask(entry, offset, /*upper=*/true); }
+
 FailureOr<int64_t> windowOf(Entry &entry, const onnx::NodeProto &node, ArrayRef<Grid> masks) {
+  // There are as many tokens as there are queries, at least.
   LengthRange range = entry.lengths();
+  range.least = entry.tokens;
   LinearInt tokens{.constant = entry.tokens}, total{.total = 1};
   auto refuse = [&](const Twine &reason) -> FailureOr<int64_t> {
     nodeError(entry.context, node, ErrorCode::MaskUnsupported) << reason;
@@ -272,6 +285,10 @@ FailureOr<int64_t> windowOf(Entry &entry, const onnx::NodeProto &node, ArrayRef<
   };
   if (matches(0))
     return 0;
+  // A step of one token would not know of the window.
+  if (llvm::any_of(seen.cells, [&](const Cell &c) { return narrowed(range, c.where).context < range.context; }))
+    return refuse(
+        "it reads several tokens at once only at the start of a sequence, and with a mask that is not causal");
   // A bound that hides keys from below says which window it may be.
   for (const Cell &cell : seen.cells)
     for (const Affine &bound : cell.where) {
@@ -308,7 +325,7 @@ FailureOr<AttentionResult> makeAttention(Entry &entry, const onnx::NodeProto &no
   Value &newest = entry.caches[*cache].newest;
   newest = KVAppendOp::create(b, entry.loc, newest.getType(), parts.k, parts.v, entry.past, entry.qLen, newest);
   auto type = RankedTensorType::get({q[0], q[1], q[2], v[3]}, b.getF32Type());
-  Value value = AttentionOp::create(b, entry.loc, type, parts.q, newest, entry.past, entry.qLen, /*slopes=*/Value(),
+  Value value = AttentionOp::create(b, entry.loc, type, parts.q, newest, entry.past, entry.qLen, parts.slopes,
                                     parts.sinks, b.getF64FloatAttr(parts.scale),
                                     parts.softcap != 0 ? b.getF64FloatAttr(parts.softcap) : FloatAttr(),
                                     parts.window != 0 ? b.getI64IntegerAttr(parts.window) : IntegerAttr());
@@ -327,6 +344,12 @@ FailureOr<Value> attend(Entry &entry, const onnx::NodeProto &node, const Scores 
   if (failed(window))
     return failure();
   parts.window = *window;
+  if (!scores.slopes.empty()) {
+    FailureOr<Value> slopes = slopesOf(entry, node, scores.slopes);
+    if (failed(slopes))
+      return failure();
+    parts.slopes = *slopes;
+  }
   FailureOr<AttentionResult> result = makeAttention(entry, node, parts);
   if (failed(result))
     return failure();

@@ -37,6 +37,10 @@ struct Scores {
   Cached key = {};
   double scale = 1, softcap = 0;
   std::vector<Grid> masks = {};
+  /// Per query head, times the key's position; none if empty.
+  std::vector<double> slopes = {};
+  /// Seen as [batch * heads, queries, keys], not [batch, heads, queries, keys].
+  bool flat = false;
 };
 
 /// Attention as it is made, whatever it came from.
@@ -47,11 +51,16 @@ struct AttentionParts {
   double scale = 1, softcap = 0;
   /// Tokens that a query sees, itself the last; 0 for all.
   int64_t window = 0;
+  /// Per query head, times the key's position; none if null.
+  mlir::Value slopes = {};
   /// One score per query head that takes weight; none if null.
   mlir::Value sinks = {};
   /// Positions for which the model has tables; 0 if it does not say.
   int64_t positions = 0;
 };
+
+/// Slopes per query head as a weight.
+mlir::FailureOr<mlir::Value> slopesOf(Entry &entry, const onnx::NodeProto &node, const std::vector<double> &slopes);
 
 /// An error unless the past input grows with the sequence: [batch, KV heads, dynamic, head size].
 mlir::LogicalResult checkGrowing(Entry &entry, unsigned past);
@@ -79,6 +88,8 @@ mlir::FailureOr<int64_t> windowOf(Entry &entry, const onnx::NodeProto &node, llv
 
 /// The mask of a causal op without one of its own: key j of S is seen by query i of T where j - i <= offset.
 Grid causalMask(Entry &entry, const LinearInt &offset);
+/// Query i sees key j from i + offset on.
+Grid laterMask(Entry &entry, const LinearInt &offset);
 
 /// Whether each dimension that the graph sees is made of these axes, those of size 1 aside.
 bool hasForm(const Cached &cached, llvm::ArrayRef<llvm::SmallVector<unsigned, 3>> form);

@@ -25,6 +25,8 @@ StringRef kindText(GraphValue::Kind kind) {
     return "keys or values of all tokens";
   case GraphValue::Kind::Scores:
     return "products of queries and keys";
+  case GraphValue::Kind::HeadBias:
+    return "a bias per head that grows with the key's position";
   case GraphValue::Kind::Weight:
     return "a constant";
   case GraphValue::Kind::Grid:
@@ -105,6 +107,14 @@ FailureOr<View> viewOf(Entry &entry, const onnx::NodeProto &node, int index) {
     return failure();
   }
   return value->groups.empty() ? identityView(value->value) : View{value->value, value->groups};
+}
+
+std::optional<View> partOf(Entry &entry, View view, int64_t axis, int64_t first, int64_t count, bool drop) {
+  ArrayRef<unsigned> group = view.groups[axis];
+  if (group.size() != 1)
+    return std::nullopt;
+  Value &part = entry.parts[{view.value.getAsOpaquePointer(), group[0], first, count, drop}];
+  return cutView(entry.builder, entry.loc, std::move(view), axis, first, count, drop, part);
 }
 
 FailureOr<Value> activation(Entry &entry, const onnx::NodeProto &node, int index) {
@@ -312,7 +322,7 @@ Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype, bool trans
   auto op = WeightOp::create(b, entry.loc, type, b.getStringAttr(stored.name), b.getStringAttr(stored.file),
                              b.getI64IntegerAttr(stored.offset), b.getI64IntegerAttr(stored.bytes),
                              TypeAttr::get(storedType), DenseI64ArrayAttr(), DenseI64ArrayAttr(), ArrayAttr(),
-                             transposed ? b.getUnitAttr() : UnitAttr());
+                             transposed ? b.getUnitAttr() : UnitAttr(), DenseI64ArrayAttr());
   if (!stored.isExternal())
     entry.state.inlineWeights.emplace_back(op, &stored);
   return known = op;

@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <tuple>
 
 namespace helix::onnximport {
 
@@ -37,6 +38,7 @@ struct Table {
 };
 
 struct Cached;
+struct HeadBias;
 struct Mix;
 struct Norm;
 struct Scores;
@@ -49,6 +51,7 @@ struct GraphValue {
     Norm,      ///< activations on their way through a norm, in `norm`
     Cached,    ///< keys or values of all tokens, in `cached`
     Scores,    ///< products of queries and keys, in `scores`
+    HeadBias,  ///< a bias of scores that differs from head to head, in `bias`
     Weight,    ///< a constant, in `weight`
     Turned,    ///< a constant of two dimensions, transposed, in `weight` as it is stored
     Grid,      ///< integers, truths or numbers as formulas, in `grid`
@@ -71,6 +74,7 @@ struct GraphValue {
   std::shared_ptr<const Norm> norm = {};
   std::shared_ptr<const Cached> cached = {};
   std::shared_ptr<const Scores> scores = {};
+  std::shared_ptr<const HeadBias> bias = {};
   unsigned cache = 0, part = 0;
   /// Of a value that becomes one of the module only together with others, if that is to be explained.
   std::shared_ptr<const Origin> origin = {};
@@ -129,6 +133,9 @@ struct Entry {
   llvm::StringMap<GraphValue> values = {};
   /// Values of the module that were made of a Mix or a Norm.
   std::map<std::shared_ptr<const void>, View> made = {};
+  /// Parts of values, by the value, its dimension, first and count, and whether the dimension was dropped: two parts
+  /// that are the same are one.
+  std::map<std::tuple<void *, unsigned, int64_t, int64_t, bool>, mlir::Value> parts = {};
   llvm::DenseMap<std::pair<const StoredTensor *, int>, mlir::Value> weights{};
   /// Of the node at hand.
   mlir::Location loc;
@@ -142,6 +149,9 @@ const GraphValue *operand(Entry &entry, const onnx::NodeProto &node, int index);
 
 /// Operand `index` as activations, as the graph sees them; an error if it is anything else.
 mlir::FailureOr<View> viewOf(Entry &entry, const onnx::NodeProto &node, int index);
+
+/// As cutView; parts that are the same are one value.
+std::optional<View> partOf(Entry &entry, View view, int64_t axis, int64_t first, int64_t count, bool drop = false);
 
 /// Operand `index` as activations in the order in which they are computed; an error if it is anything else.
 mlir::FailureOr<mlir::Value> activation(Entry &entry, const onnx::NodeProto &node, int index);

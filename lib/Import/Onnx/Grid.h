@@ -35,7 +35,8 @@ struct Cell {
 };
 
 /// A tensor whose elements are formulas in their indices and S: what models compute masks and positions with. Whatever
-/// the dimensions (S may be one), it is a handful of cells, which together cover every index exactly once.
+/// the dimensions (S may be one), it is a handful of cells, which together cover every index exactly once, at all lengths
+/// at which the model has a meaning.
 ///
 /// The attention mask that comes in counts as ones here, and S as the length of the one sequence that is looked at: a
 /// sequence's logits are what the model computes for it alone. What this leaves out, the tokens behind the end of a
@@ -54,11 +55,15 @@ struct Grid {
   bool isOpaque() const { return cells.empty(); }
 };
 
-/// What is known of S: it is from 1 to `context`, and with the step's tokens at least `tokens`.
+/// What is known of S: it is from `least` to `context`, and with the step's tokens at least `tokens`.
 struct LengthRange {
   int64_t tokens = 1;
   int64_t context = INT64_MAX / 4;
+  int64_t least = 1;
 };
+
+/// The lengths at which those of the conditions hold that no index counts in.
+LengthRange narrowed(LengthRange range, llvm::ArrayRef<Affine> conditions);
 
 // Each of these gives nothing where the result is no grid of bounded size or a number overflows.
 
@@ -82,6 +87,10 @@ bool restrict(Cell &cell, const Affine &condition, llvm::ArrayRef<LinearInt> sha
 std::optional<llvm::SmallVector<LinearInt, 4>> broadcastShapes(llvm::ArrayRef<LinearInt> a,
                                                                llvm::ArrayRef<LinearInt> b);
 std::optional<Grid> broadcast(const Grid &grid, llvm::ArrayRef<LinearInt> shape);
+/// The grid repeated to a shape that it fits only where the sequence has no more than the step's tokens: some of its
+/// dimensions count these, where the shape's count S. Whatever comes of it has a meaning at these lengths alone, as in the
+/// model itself.
+std::optional<Grid> broadcastAtStart(const Grid &grid, llvm::ArrayRef<LinearInt> shape, LengthRange range);
 
 /// An elementwise op of ONNX by its name, on operands that are broadcast.
 std::optional<Grid> elementwise(llvm::StringRef op, llvm::ArrayRef<Grid> operands, LengthRange range);

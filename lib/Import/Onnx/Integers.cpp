@@ -113,11 +113,21 @@ FailureOr<IntTensor> shapeOf(Entry &entry, const onnx::NodeProto &node) {
   } else if (value && value->kind == GraphValue::Kind::Mix) {
     for (int64_t dim : value->mix->shape())
       push({.constant = dim});
+  } else if (value && value->kind == GraphValue::Kind::Table) {
+    // A size of 1 may be one that the graph repeats.
+    std::optional<Dense> row = value->table->row(0);
+    for (auto [d, dim] : llvm::enumerate(row ? row->shape : decltype(row->shape)()))
+      push(static_cast<int64_t>(d) == value->table->tokenAxis ? LinearInt{.constant = entry.tokens}
+           : dim == 1                                         ? LinearInt{.unknown = true}
+                                                              : LinearInt{.constant = dim});
   } else if (value && value->kind == GraphValue::Kind::Cached) {
     result.elements.append(value->cached->shape());
   } else if (value && value->kind == GraphValue::Kind::Scores) {
     ArrayRef<int64_t> q = typeOf(value->scores->q).getShape();
-    for (int64_t dim : {q[0], q[2], q[1]})
+    SmallVector<int64_t, 3> dims = {q[0], q[2], q[1]};
+    if (value->scores->flat)
+      dims = {q[0] * q[2], q[1]};
+    for (int64_t dim : dims)
       push({.constant = dim});
     push(value->scores->key.sizes[Cached::Token]);
   } else if (value && value->kind == GraphValue::Kind::Grid) {

@@ -22,11 +22,14 @@ struct Mix {
   /// The last dimension, or the several that it is seen as.
   llvm::SmallVector<int64_t> inner = {};
   std::vector<llvm::SmallVector<MixTerm, 1>> elements = {};
+  /// A factor of all of it.
+  double scale = 1;
 
   llvm::SmallVector<int64_t> shape() const;
 };
 
-/// Slice, Split, Concat, Neg, Mul, Add and the like where they rearrange or rotate the last dimension of activations.
+/// Slice, Split, Gather, Concat, Neg, Mul, Add and the like where they cut activations, or rearrange or rotate their
+/// last dimension.
 bool isOfMix(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importOnMix(Entry &entry, const onnx::NodeProto &node);
 
@@ -34,6 +37,11 @@ mlir::LogicalResult importOnMix(Entry &entry, const onnx::NodeProto &node);
 /// the tables have, if they say.
 mlir::FailureOr<mlir::Value> rotate(Entry &entry, const onnx::NodeProto &node, mlir::Value x, const StoredTensor &cos,
                                     const StoredTensor &sin, bool interleaved);
+
+/// A part of the width of heads rotated by two tables: pairs (i, i + r), or (2 i, 2 i + 1) if interleaved.
+mlir::FailureOr<Mix> rotatePart(Entry &entry, const onnx::NodeProto &node, const Mix &part,
+                                const std::shared_ptr<const Table> &cos, const std::shared_ptr<const Table> &sin,
+                                bool interleaved);
 
 /// Columns of tables as one constant [context, columns], the stored one itself where it is that.
 mlir::FailureOr<const StoredTensor *> columnsOf(Entry &entry, const onnx::NodeProto &node, llvm::StringRef name,

@@ -46,6 +46,31 @@ FailureOr<Mix> mixOf(Entry &entry, const onnx::NodeProto &node, int index) {
 
 bool sameBase(const Mix &a, const Mix &b) { return a.base.value == b.base.value && a.base.groups == b.base.groups; }
 
+/// Brings mixes to one scale, 1 if theirs differ.
+void alignScales(MutableArrayRef<Mix> mixes) {
+  if (llvm::all_of(mixes, [&](const Mix &mix) { return mix.scale == mixes.front().scale; }))
+    return;
+  for (Mix &mix : mixes) {
+    for (auto &terms : mix.elements)
+      for (MixTerm &term : terms)
+        term.sign *= mix.scale;
+    mix.scale = 1;
+  }
+}
+
+/// A mix cut along a dimension that is not its last: heads, or parts of a packed product. An error if it has none such.
+LogicalResult cutOther(Entry &entry, const onnx::NodeProto &node, Mix &mix, int64_t axis, int64_t first, int64_t count,
+                       bool drop = false) {
+  int64_t outer = mix.base.groups.size() - 1;
+  std::optional<View> part = axis < outer ? partOf(entry, mix.base, axis, first, count, drop) : std::nullopt;
+  if (!part)
+    return refuse(entry, node,
+                  "cuts activations of shape " + shapeText(mix.shape()) + " along dimension " + Twine(axis) +
+                      "; only the last can be cut, and what a product's result is split into");
+  mix.base = std::move(*part);
+  return success();
+}
+
 /// Elements `first`, `first + step`, ... of the last dimension.
 Mix cut(const Mix &mix, int64_t first, int64_t count, int64_t step) {
   Mix result = mix;
@@ -97,10 +122,15 @@ LogicalResult importSlice(Entry &entry, const onnx::NodeProto &node) {
     int64_t first = clamp(starts[i]), span = clamp(ends[i]) - first;
     if (first == 0 && span == size && steps[i] == 1)
       continue;
-    if (axis != rank - 1 || span < 1)
-      return refuse(entry, node,
-                    "cuts activations of shape " + shapeText(shape) + " along dimension " + Twine(axis) +
-                        "; only the last can be cut");
+    if (span < 1)
+      return refuse(entry, node, "takes nothing of activations of shape " + shapeText(shape));
+    if (axis != rank - 1 && steps[i] == 1) {
+      if (failed(cutOther(entry, node, *mix, axis, first, span)))
+        return failure();
+      continue;
+    }
+    if (axis != rank - 1)
+      return refuse(entry, node, "takes every so many of a dimension that is not the last");
     int64_t step = std::min(steps[i], size);
     *mix = cut(*mix, first, (span - 1) / step + 1, step);
   }
@@ -118,10 +148,11 @@ LogicalResult importSplit(Entry &entry, const onnx::NodeProto &node) {
     return failure();
   SmallVector<int64_t> shape = mix->shape(), sizes;
   int64_t rank = shape.size(), total = 0;
-  if (axis != -1 && axis != rank - 1)
-    return refuse(entry, node,
-                  "splits activations of shape " + shapeText(shape) + " along dimension " + Twine(axis) +
-                      "; only the last can be split");
+  axis += axis < 0 ? rank : 0;
+  if (axis < 0 || axis >= rank)
+    return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
+           << "splits dimension " << axis << " of " << shapeText(shape);
+  int64_t whole = shape[axis];
   if (operand(entry, node, 1)) {
     FailureOr<IntTensor> given = integers(entry, node, 1);
     if (failed(given))
@@ -129,20 +160,25 @@ LogicalResult importSplit(Entry &entry, const onnx::NodeProto &node) {
     for (const LinearInt &element : given->elements)
       sizes.push_back(element.isConstant() ? element.constant : 0);
   } else if (parts == node.output_size()) {
-    int64_t each = (shape.back() + parts - 1) / parts;
+    int64_t each = (whole + parts - 1) / parts;
     for (int64_t i = 0; i < parts; ++i)
-      sizes.push_back(std::min(each, shape.back() - i * each));
+      sizes.push_back(std::min(each, whole - i * each));
   }
   for (int64_t size : sizes)
-    if (size < 1 || size > shape.back() || (total += size) > shape.back())
+    if (size < 1 || size > whole || (total += size) > whole) {
       total = -1;
-  if (total != shape.back() || static_cast<int>(sizes.size()) != node.output_size())
+      break;
+    }
+  if (total != whole || static_cast<int>(sizes.size()) != node.output_size())
     return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
-           << "splits a dimension of " << shape.back() << " into " << shapeText(sizes) << " for " << node.output_size()
+           << "splits a dimension of " << whole << " into " << shapeText(sizes) << " for " << node.output_size()
            << " results";
   int64_t first = 0;
   for (auto [i, size] : llvm::enumerate(sizes)) {
-    (void)defineMix(entry, node, i, cut(*mix, first, size, 1));
+    Mix part = axis == rank - 1 ? cut(*mix, first, size, 1) : *mix;
+    if (axis != rank - 1 && failed(cutOther(entry, node, part, axis, first, size)))
+      return failure();
+    (void)defineMix(entry, node, i, std::move(part));
     first += size;
   }
   return success();
@@ -169,7 +205,8 @@ LogicalResult importJoin(Entry &entry, const onnx::NodeProto &node) {
       return refuse(entry, node, "joins parts of different activations");
     parts.push_back(std::move(*part));
   }
-  Mix result = *first;
+  alignScales(parts);
+  Mix result = parts.front();
   result.elements.clear();
   int64_t rows = first->elements.size() / first->inner.back();
   result.inner.back() = 0;
@@ -183,6 +220,39 @@ LogicalResult importJoin(Entry &entry, const onnx::NodeProto &node) {
       result.elements.insert(result.elements.end(), begin, begin + part.inner.back());
     }
   return defineMix(entry, node, 0, std::move(result));
+}
+
+/// One of a dimension: Gather with a constant index, or GatherND with one along the first dimension.
+LogicalResult importPick(Entry &entry, const onnx::NodeProto &node) {
+  bool isNd = node.op_type() == "GatherND";
+  Attributes attributes(entry.context, node);
+  int64_t axis = isNd ? 0 : attributes.integer("axis", 0);
+  if (isNd)
+    attributes.onlyInteger("batch_dims", 0, {0});
+  if (failed(attributes.finish()))
+    return failure();
+  FailureOr<Mix> mix = mixOf(entry, node, 0);
+  FailureOr<IntTensor> index = failed(mix) ? FailureOr<IntTensor>(failure()) : integers(entry, node, 1);
+  if (failed(mix) || failed(index))
+    return failure();
+  SmallVector<int64_t> shape = mix->shape();
+  int64_t rank = shape.size();
+  axis += axis < 0 ? rank : 0;
+  // The index of GatherND is a list of coordinates, here of one.
+  bool isOne = index->elements.size() == 1 && index->elements[0].isConstant();
+  size_t kept = isNd ? index->shape.size() - 1 : index->shape.size();
+  if (!isOne || index->shape.size() > 2 || kept > 1 || (isNd && index->shape.empty()) || axis < 0 || axis >= rank)
+    return refuse(entry, node, "picks from activations in another way than one constant index along a dimension");
+  int64_t at = index->elements[0].constant;
+  at += at < 0 ? shape[axis] : 0;
+  if (at < 0 || at >= shape[axis])
+    return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
+           << "picks element " << at << " of a dimension of " << shape[axis];
+  if (axis == rank - 1)
+    return refuse(entry, node, "picks one of the last dimension of activations");
+  if (failed(cutOther(entry, node, *mix, axis, at, 1, /*drop=*/kept == 0)))
+    return failure();
+  return defineMix(entry, node, 0, std::move(*mix));
 }
 
 /// Multiplies each element by its column of a table.
@@ -233,6 +303,8 @@ bool isOfMix(Entry &entry, const onnx::NodeProto &node) {
   bool isMix = first && first->kind == Kind::Mix;
   if (op == "Slice" || op == "Split" || op == "Concat")
     return isActivation(first);
+  if (op == "Gather" || op == "GatherND")
+    return isActivation(first) && isInteger(entry, node, 1);
   if (op == "Neg" || op == "Unsqueeze" || op == "Reshape" || op == "Transpose")
     return isMix;
   if (op == "Mul")
@@ -252,6 +324,8 @@ LogicalResult importOnMix(Entry &entry, const onnx::NodeProto &node) {
     return importSplit(entry, node);
   if (op == "Concat")
     return importJoin(entry, node);
+  if (op == "Gather" || op == "GatherND")
+    return importPick(entry, node);
   const GraphValue *first = operand(entry, node, 0), *second = operand(entry, node, 1);
   if (op == "Mul") {
     if (failed(Attributes(entry.context, node).finish()))
@@ -263,22 +337,21 @@ LogicalResult importOnMix(Entry &entry, const onnx::NodeProto &node) {
     const GraphValue *factor = isFirst ? second : first;
     if (factor->kind == Kind::Table)
       return importTimesTable(entry, node, std::move(*mix), factor->table);
-    double scalar = *scalarOf(entry, *factor);
-    for (auto &terms : mix->elements)
-      for (MixTerm &term : terms)
-        term.sign *= scalar;
+    mix->scale *= *scalarOf(entry, *factor);
     return defineMix(entry, node, 0, std::move(*mix));
   }
   if (op == "Add" || op == "Sub") {
     if (failed(Attributes(entry.context, node).finish()))
       return failure();
-    FailureOr<Mix> a = mixOf(entry, node, 0), b = mixOf(entry, node, 1);
-    if (failed(a) || failed(b))
+    FailureOr<Mix> given[2] = {mixOf(entry, node, 0), mixOf(entry, node, 1)};
+    if (failed(given[0]) || failed(given[1]))
       return failure();
-    if (!sameBase(*a, *b) || a->inner != b->inner)
+    Mix both[2] = {std::move(*given[0]), std::move(*given[1])}, &a = both[0], &b = both[1];
+    if (!sameBase(a, b) || a.inner != b.inner)
       return refuse(entry, node, "adds parts of different activations, multiplied by numbers computed from positions");
+    alignScales(both);
     constexpr size_t kMaxTerms = 4;
-    for (auto [terms, more] : llvm::zip_equal(a->elements, b->elements)) {
+    for (auto [terms, more] : llvm::zip_equal(a.elements, b.elements)) {
       for (MixTerm term : more) {
         term.sign = op == "Sub" ? -term.sign : term.sign;
         terms.push_back(term);
@@ -286,7 +359,7 @@ LogicalResult importOnMix(Entry &entry, const onnx::NodeProto &node) {
       if (terms.size() > kMaxTerms)
         return refuse(entry, node, "adds more parts of activations than a rotation has");
     }
-    return defineMix(entry, node, 0, std::move(*a));
+    return defineMix(entry, node, 0, std::move(a));
   }
   Mix mix = *first->mix;
   int64_t rank = mix.shape().size();

@@ -1,6 +1,7 @@
 //===- Ops.cpp - The table of ops, products and norms ----------------------===//
 #include "lib/Import/Onnx/Attributes.h"
 #include "lib/Import/Onnx/Caches.h"
+#include "lib/Import/Onnx/HeadBias.h"
 #include "lib/Import/Onnx/Mix.h"
 #include "lib/Import/Onnx/Norms.h"
 
@@ -32,8 +33,21 @@ LogicalResult importGather(Entry &entry, const onnx::NodeProto &node) {
 /// x times a constant [K, N], or one [N, K] that is transposed; x is seen in whatever way.
 FailureOr<View> product(Entry &entry, const onnx::NodeProto &node, View x, const StoredTensor &weight,
                         bool transposed) {
-  ArrayRef<unsigned> last = x.groups.back();
-  if (last.size() != 1 || last[0] != typeOf(x.value).getRank() - 1) {
+  // What follows the leading dimensions, heads and their width for one, is brought together; how the graph sees the
+  // others, as one for instance, does not matter.
+  SmallVector<unsigned, 2> last = x.groups.back();
+  unsigned rank = typeOf(x.value).getRank(), leading = rank - last.size();
+  bool isLast = !last.empty() && llvm::equal(last, llvm::seq(leading, rank));
+  if (isLast && last.size() > 1) {
+    View joined = identityView(x.value);
+    joined.groups.resize(leading);
+    joined.groups.emplace_back(last.begin(), last.end());
+    if (std::optional<Value> value = materialise(entry.builder, entry.loc, joined)) {
+      x.value = *value;
+      x.groups.back() = {leading};
+    }
+  }
+  if (!isLast || x.groups.back().size() != 1) {
     FailureOr<Value> value = activation(entry, node, 0);
     if (failed(value))
       return failure();
@@ -216,6 +230,10 @@ LogicalResult importByOperands(Entry &entry, const onnx::NodeProto &node, const 
   if (isOfScores(entry, node)) {
     what = "attention";
     return importOnScores(entry, node);
+  }
+  if (isOfHeadBias(entry, node)) {
+    what = "computed";
+    return importOnHeadBias(entry, node);
   }
   if (isOfCaches(entry, node)) {
     what = "attention";

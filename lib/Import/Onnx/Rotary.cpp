@@ -1,6 +1,7 @@
 //===- Rotary.cpp - Rotary embeddings, as ops and out of tables ------------===//
 #include "lib/Import/Onnx/Attributes.h"
 #include "lib/Import/Onnx/Mix.h"
+#include "lib/Import/Onnx/Symbolic.h"
 
 #include "llvm/Support/Endian.h"
 
@@ -134,6 +135,25 @@ LogicalResult importRotaryEmbedding(Entry &entry, const onnx::NodeProto &node) {
   const Affine *form = wide ? wide->affine() : nullptr;
   if (positions && (!form || *form != *plain->affine()))
     return operandError(entry, node, positionIndex, "the positions of the new tokens, [batch, tokens]");
+  // A part of the width: what is rotated is joined with the rest later.
+  const GraphValue *x = operand(entry, node, 0);
+  if (x && x->kind == Kind::Mix && x->mix->base.groups.size() == 4 && width == 0) {
+    std::shared_ptr<const Table> rows[2];
+    for (int i = 0; i < 2; ++i) {
+      const GraphValue *table = operand(entry, node, cosIndex + i);
+      if (table && table->kind == Kind::Table && !positions)
+        rows[i] = table->table;
+      else if (table && table->kind == Kind::Weight && positions)
+        rows[i] = rowsByPosition(entry, *table->weight);
+    }
+    if (rows[0] && rows[1]) {
+      FailureOr<Mix> rotated = rotatePart(entry, node, *x->mix, rows[0], rows[1], interleaved);
+      if (failed(rotated))
+        return failure();
+      define(entry, node, 0, {.kind = Kind::Mix, .mix = std::make_shared<const Mix>(std::move(*rotated))});
+      return success();
+    }
+  }
   const StoredTensor *tables[2] = {};
   for (int i = 0; i < 2; ++i) {
     const GraphValue *table = operand(entry, node, cosIndex + i);
@@ -174,12 +194,12 @@ LogicalResult importRotaryEmbedding(Entry &entry, const onnx::NodeProto &node) {
     if (count > 0 && shape[2] % count == 0)
       split = reshapeView(entry.builder, entry.loc, *view, {shape[0], shape[1], count, shape[2] / count});
   }
-  std::optional<Value> x = split ? materialise(entry.builder, entry.loc, *split) : std::nullopt;
-  if (!x || typeOf(*x).getDimSize(1) != entry.tokens)
+  std::optional<Value> perHead = split ? materialise(entry.builder, entry.loc, *split) : std::nullopt;
+  if (!perHead || typeOf(*perHead).getDimSize(1) != entry.tokens)
     return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
            << "rotates " << shapeText(shape)
            << "; it must be [batch, tokens, heads * head size] or [batch, heads, tokens, head size]";
-  FailureOr<Value> rotated = rotate(entry, node, *x, *tables[0], *tables[1], interleaved);
+  FailureOr<Value> rotated = rotate(entry, node, *perHead, *tables[0], *tables[1], interleaved);
   if (failed(rotated))
     return failure();
   View result = identityView(*rotated);
@@ -221,21 +241,64 @@ static Mix ofItsPart(Entry &entry, const Mix &mix) {
       first = std::min(first, term.source);
       last = std::max(last, term.source);
     }
-  RankedTensorType type = typeOf(mix.base.value);
+  if (count >= width || last - first + 1 != count)
+    return mix;
   ArrayRef<unsigned> group = mix.base.groups.back();
-  bool isOwn = group.size() == 1 && group[0] == type.getRank() - 1;
-  if (count >= width || last - first + 1 != count || !isOwn)
+  bool isOwn = group.size() == 1 && group[0] == typeOf(mix.base.value).getRank() - 1;
+  std::optional<View> part = isOwn ? partOf(entry, mix.base, mix.base.groups.size() - 1, first, count) : std::nullopt;
+  if (!part)
     return mix;
   Mix result = mix;
-  SmallVector<int64_t> offsets(type.getRank(), 0), strides(type.getRank(), 1), sizes(type.getShape());
-  offsets.back() = first;
-  sizes.back() = count;
-  result.base.value = tensor::ExtractSliceOp::create(entry.builder, entry.loc, type.clone(sizes), mix.base.value,
-                                                     ValueRange(), ValueRange(), ValueRange(), offsets, sizes, strides);
+  result.base = std::move(*part);
   for (auto &terms : result.elements)
     for (MixTerm &term : terms)
       term.source -= first;
   return result;
+}
+
+FailureOr<Mix> rotatePart(Entry &entry, const onnx::NodeProto &node, const Mix &part,
+                          const std::shared_ptr<const Table> &cos, const std::shared_ptr<const Table> &sin,
+                          bool interleaved) {
+  std::optional<std::vector<double>> row = plainRow(*cos, 0);
+  int64_t r = row ? row->size() : 0;
+  bool isPlain = llvm::all_of(part.elements, [](const auto &t) { return t.size() == 1 && !t[0].table; });
+  // [batch, heads, tokens, width]: the tables' rows go along the tokens, dimension 1 of the value.
+  const Groups &groups = part.base.groups;
+  bool fits = isPlain && part.inner.size() == 1 && part.inner[0] == 2 * r && groups.size() == 4 &&
+              groups[2].size() == 1 && groups[2][0] == 1;
+  if (!fits) {
+    (void)refuse(entry, node, "rotates a part of the width that its tables, of " + Twine(r) + " columns, do not fit");
+    return failure();
+  }
+  Mix result = part;
+  for (int64_t i = 0; i < r; ++i) {
+    int64_t first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + 1 : i + r;
+    auto term = [&](int64_t source, const std::shared_ptr<const Table> &table, double sign) {
+      MixTerm result = part.elements[source][0];
+      result.sign *= sign;
+      result.table = table;
+      result.column = i;
+      return result;
+    };
+    result.elements[first] = {term(first, cos, 1), term(second, sin, -1)};
+    result.elements[second] = {term(second, cos, 1), term(first, sin, 1)};
+  }
+  return result;
+}
+
+/// Heads as one dimension of the value, [batch, tokens, heads, width], where they come as several.
+static void joinHeads(Entry &entry, Mix &mix) {
+  if (mix.base.groups.size() != 4 || typeOf(mix.base.value).getRank() == 4)
+    return;
+  for (const SmallVector<int64_t, 4> &perm : {SmallVector<int64_t, 4>{0, 1, 2, 3}, {0, 2, 1, 3}}) {
+    View heads = transposeView(mix.base, perm);
+    bool isInOrder = heads.groups[1].size() == 1 && heads.groups[1][0] == 1;
+    std::optional<Value> value = isInOrder ? materialise(entry.builder, entry.loc, heads) : std::nullopt;
+    if (value)
+      mix.base = transposeView(identityView(*value), perm);
+    if (isInOrder)
+      return;
+  }
 }
 
 FailureOr<View> viewOfMix(Entry &entry, const onnx::NodeProto &node, int index, const Mix &whole) {
@@ -254,12 +317,19 @@ FailureOr<View> viewOfMix(Entry &entry, const onnx::NodeProto &node, int index, 
       (void)refuse(entry, node, "rearranges the width of heads in a way that is not known");
       return failure();
     }
+    if (mix.scale != 1) {
+      auto type = typeOf(shaped->value);
+      Value factor = arith::ConstantOp::create(entry.builder, entry.loc,
+                                               DenseElementsAttr::get(type, APFloat(static_cast<float>(mix.scale))));
+      shaped->value = arith::MulFOp::create(entry.builder, entry.loc, shaped->value, factor);
+    }
     return *shaped;
   };
   // The width as it was.
   if (count == width && llvm::all_of(llvm::seq<int64_t>(0, count), [&](int64_t i) { return isPlain(i, i); }))
     return withInner(mix.base);
   // A rotation of the first 2 r elements, the others as they were.
+  joinHeads(entry, mix);
   int64_t r = llvm::count_if(mix.elements, [](const auto &terms) { return terms.size() == 2; }) / 2;
   RankedTensorType type = typeOf(mix.base.value);
   for (bool interleaved : {false, true}) {

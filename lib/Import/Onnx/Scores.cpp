@@ -1,6 +1,7 @@
 //===- Scores.cpp - Decomposed attention behind the first product ----------===//
 #include "lib/Import/Onnx/Attributes.h"
 #include "lib/Import/Onnx/Caches.h"
+#include "lib/Import/Onnx/HeadBias.h"
 
 #include <cmath>
 
@@ -33,6 +34,13 @@ LogicalResult importFactor(Entry &entry, const onnx::NodeProto &node, Scores sco
   bool isDiv = node.op_type() == "Div";
   if (!factor || (isDiv && other != 1) || (scores.stage != Stage::Raw && scores.stage != Stage::Capped))
     return refuse(entry, node, "scores can be scaled by one number, before the mask and the softmax");
+  // A bias before the factor is scaled with the scores; behind a cap its factor would not be the cap's.
+  if (!scores.slopes.empty()) {
+    if (scores.stage != Stage::Raw)
+      return refuse(entry, node, "scores with a bias behind a cap are scaled");
+    for (double &slope : scores.slopes)
+      slope = isDiv ? slope / *factor : slope * *factor;
+  }
   double &target = scores.stage == Stage::Raw ? scores.scale : scores.softcap;
   target = isDiv ? target / *factor : target * *factor;
   if (!std::isfinite(target))
@@ -47,6 +55,50 @@ LogicalResult addMask(Entry &entry, const onnx::NodeProto &node, Scores scores, 
                   "softmax");
   scores.stage = Stage::Masked;
   scores.masks.push_back(std::move(*mask));
+  return defineScores(entry, node, std::move(scores));
+}
+
+/// Slopes of ALiBi, before or behind a mask.
+LogicalResult addBias(Entry &entry, const onnx::NodeProto &node, Scores scores, const HeadBias &bias) {
+  if (scores.stage != Stage::Raw && scores.stage != Stage::Capped && scores.stage != Stage::Masked)
+    return refuse(entry, node, "adds a bias behind the softmax");
+  if (!scores.slopes.empty() || !fitsScores(entry, bias, typeOf(scores.q).getDimSize(2), scores.flat))
+    return refuse(entry, node, "adds a second bias, or one that does not go along the heads of the scores");
+  scores.slopes = bias.slopes;
+  if (!bias.masks.empty())
+    scores.stage = Stage::Masked;
+  scores.masks.insert(scores.masks.end(), bias.masks.begin(), bias.masks.end());
+  return defineScores(entry, node, std::move(scores));
+}
+
+/// Sequences and heads told apart, or counted as one.
+LogicalResult importReshape(Entry &entry, const onnx::NodeProto &node, Scores scores) {
+  Attributes attributes(entry.context, node);
+  attributes.onlyInteger("allowzero", 0, {0, 1});
+  FailureOr<IntTensor> given = reshapeSizes(entry, node);
+  if (failed(attributes.finish()) || failed(given))
+    return failure();
+  ArrayRef<int64_t> q = typeOf(scores.q).getShape();
+  const LinearInt keys = scores.key.sizes[Cached::Token], batch{.constant = q[0]}, heads{.constant = q[2]},
+                  both{.constant = q[0] * q[2]}, queries{.constant = q[1]};
+  SmallVector<LinearInt, 4> split = {batch, heads, queries, keys}, flat = {both, queries, keys};
+  const SmallVector<LinearInt, 4> &old = scores.flat ? flat : split;
+  auto asksFor = [&](ArrayRef<LinearInt> shape) {
+    bool fits = given->elements.size() == shape.size();
+    int64_t open = 0;
+    for (size_t d = 0; d < shape.size() && fits; ++d) {
+      const LinearInt &size = given->elements[d];
+      bool isOpen = size == LinearInt{.constant = -1};
+      open += isOpen;
+      fits = size == shape[d] || isOpen || (size == LinearInt{} && d < old.size() && old[d] == shape[d]);
+    }
+    return fits && open <= 1;
+  };
+  if (!asksFor(split) && !asksFor(flat))
+    return refuse(entry, node,
+                  "reshapes scores to something else than [batch, heads, queries, keys] or [batch * heads, "
+                  "queries, keys]");
+  scores.flat = !asksFor(split);
   return defineScores(entry, node, std::move(scores));
 }
 
@@ -74,7 +126,7 @@ LogicalResult importWhere(Entry &entry, const onnx::NodeProto &node) {
 
 LogicalResult importSoftmax(Entry &entry, const onnx::NodeProto &node, Scores scores) {
   Attributes attributes(entry.context, node);
-  attributes.onlyInteger("axis", -1, {-1, 3});
+  attributes.onlyInteger("axis", -1, {-1, scores.flat ? 2 : 3});
   if (failed(attributes.finish()))
     return failure();
   if (scores.stage == Stage::Soft || scores.stage == Stage::IsNan)
@@ -92,9 +144,11 @@ LogicalResult importValues(Entry &entry, const onnx::NodeProto &node, Scores sco
     return refuse(entry, node, "must multiply probabilities with the values of all tokens");
   const Cached &cached = *value->cached;
   int64_t heads = typeOf(scores.q).getDimSize(2);
-  SmallVector<LinearInt, 4> shape = cached.shape();
-  if (!hasForm(cached, {{Cached::Batch}, {Cached::Head, Cached::Repeat}, {Cached::Token}, {Cached::Width}}) ||
-      (shape[1] != LinearInt{.constant = heads} && shape[1] != LinearInt{.constant = 1}) || cached.scale != 1)
+  using C = Cached;
+  bool isValue = scores.flat ? hasForm(cached, {{C::Batch, C::Head, C::Repeat}, {C::Token}, {C::Width}})
+                             : hasForm(cached, {{C::Batch}, {C::Head, C::Repeat}, {C::Token}, {C::Width}});
+  int64_t valueHeads = cached.sizes[C::Head].constant * cached.sizes[C::Repeat].constant;
+  if (!isValue || (valueHeads != heads && (scores.flat || valueHeads != 1)) || cached.scale != 1)
     return refuse(
         entry, node,
         "probabilities must meet values [batch, heads, all tokens, head size], those of each KV head repeated "
@@ -105,14 +159,17 @@ LogicalResult importValues(Entry &entry, const onnx::NodeProto &node, Scores sco
   FailureOr<Value> result = attend(entry, node, scores, cached);
   if (failed(result))
     return failure();
-  defineView(entry, node, 0, transposeView(identityView(*result), {0, 2, 1, 3}));
+  View view = transposeView(identityView(*result), {0, 2, 1, 3});
+  if (scores.flat)
+    view.groups = {{0, 2}, {1}, {3}};
+  defineView(entry, node, 0, std::move(view));
   return success();
 }
 
 } // namespace
 
 bool isOfScores(Entry &entry, const onnx::NodeProto &node) {
-  constexpr StringRef kOps[] = {"Add", "Cast", "Div", "IsNaN", "MatMul", "Mul", "Softmax", "Tanh", "Where"};
+  constexpr StringRef kOps[] = {"Add", "Cast", "Div", "IsNaN", "MatMul", "Mul", "Reshape", "Softmax", "Tanh", "Where"};
   if (!canonicalDomain(node.domain()).empty() || !llvm::is_contained(kOps, node.op_type()))
     return false;
   for (int i = 0; i < node.input_size(); ++i)
@@ -132,7 +189,12 @@ LogicalResult importOnScores(Entry &entry, const onnx::NodeProto &node) {
   Scores scores = isFirst ? *first->scores : *operand(entry, node, 1)->scores;
   if (op == "Mul" || op == "Div")
     return importFactor(entry, node, std::move(scores), isFirst ? 1 : 0);
+  if (op == "Reshape")
+    return importReshape(entry, node, std::move(scores));
   if (op == "Add") {
+    const GraphValue *added = operand(entry, node, isFirst ? 1 : 0);
+    if (added && added->kind == Kind::HeadBias)
+      return addBias(entry, node, std::move(scores), *added->bias);
     std::optional<Grid> mask = gridOperand(entry, node, isFirst ? 1 : 0);
     if (mask && mask->type != Grid::Type::Float)
       mask.reset();
@@ -157,8 +219,8 @@ LogicalResult importOnScores(Entry &entry, const onnx::NodeProto &node) {
   if (failed(attributes.finish()))
     return failure();
   if (op == "Tanh") {
-    if (scores.stage != Stage::Raw)
-      return refuse(entry, node, "caps scores that are capped or masked already");
+    if (scores.stage != Stage::Raw || !scores.slopes.empty())
+      return refuse(entry, node, "caps scores that are capped, masked or biased already");
     scores.stage = Stage::Capped;
     scores.softcap = 1;
     return defineScores(entry, node, std::move(scores));

@@ -1,6 +1,7 @@
 //===- StandardAttention.cpp - Attention, MultiHeadAttention, TensorScatter ===//
 #include "lib/Import/Onnx/Attributes.h"
 #include "lib/Import/Onnx/Caches.h"
+#include "lib/Import/Onnx/HeadBias.h"
 
 #include <cmath>
 
@@ -17,6 +18,7 @@ struct Call {
   int64_t queryHeads = 0, kvHeads = 0;
   double scale = 0, softcap = 0;
   bool causal = false;
+  int64_t left = -1, right = -1; ///< keys seen before and behind a query's own; -1: all
 };
 
 LogicalResult refuse(Entry &entry, const onnx::NodeProto &node, const Twine &reason) {
@@ -139,8 +141,24 @@ LogicalResult importCall(Entry &entry, const onnx::NodeProto &node, const Call &
   }
   if (call.causal)
     scores.masks.push_back(causalMask(entry, offset));
+  auto shifted = [&](int64_t by) {
+    LinearInt moved = offset;
+    moved.constant += by;
+    return moved;
+  };
+  if (call.left >= 0)
+    scores.masks.push_back(laterMask(entry, shifted(-call.left)));
+  if (call.right >= 0)
+    scores.masks.push_back(causalMask(entry, shifted(call.right)));
   if (const GraphValue *mask = operand(entry, node, call.mask)) {
-    std::optional<Grid> grid = gridOf(entry, *mask);
+    if (mask->kind == Kind::HeadBias) {
+      if (!fitsScores(entry, *mask->bias, typeOf(*q).getDimSize(2), /*flat=*/false))
+        return operandError(entry, node, call.mask, "a bias along the query heads");
+      scores.slopes = mask->bias->slopes;
+      scores.masks.insert(scores.masks.end(), mask->bias->masks.begin(), mask->bias->masks.end());
+    }
+    std::optional<Grid> grid =
+        mask->kind == Kind::HeadBias ? uniformGrid(Grid::Type::Float, ArrayRef<LinearInt>(), 0) : gridOf(entry, *mask);
     if (!grid || grid->type == Grid::Type::Int)
       return operandError(entry, node, call.mask, "a mask that is computed from positions and lengths");
     scores.masks.push_back(std::move(*grid));
@@ -176,13 +194,16 @@ LogicalResult importAttention(Entry &entry, const onnx::NodeProto &node) {
   attributes.ignore("qk_matmul_output_mode");
   attributes.onlyInteger("softmax_precision", onnx::TensorProto::FLOAT,
                          {onnx::TensorProto::FLOAT, onnx::TensorProto::DOUBLE});
-  attributes.onlyInteger("left_window_size", -1, {-1});
-  attributes.onlyInteger("right_window_size", -1, {-1});
+  call.left = attributes.integer("left_window_size", -1);
+  call.right = attributes.integer("right_window_size", -1);
   if (failed(attributes.finish()) || failed(refuseResult(entry, node, 3)))
     return failure();
   if (call.queryHeads < 0 || call.kvHeads < 0 || call.queryHeads > INT32_MAX || call.kvHeads > INT32_MAX)
     return nodeError(entry.context, node, ErrorCode::AttributeUnsupported)
            << "attributes 'q_num_heads' and 'kv_num_heads' must be from 0 to " << INT32_MAX;
+  if (std::min(call.left, call.right) < -1 || std::max(call.left, call.right) > INT32_MAX)
+    return nodeError(entry.context, node, ErrorCode::AttributeUnsupported)
+           << "attributes 'left_window_size' and 'right_window_size' must be from -1 to " << INT32_MAX;
   return importCall(entry, node, call);
 }
 

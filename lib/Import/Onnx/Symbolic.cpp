@@ -2,6 +2,7 @@
 #include "lib/Import/Onnx/Symbolic.h"
 
 #include "lib/Import/Onnx/Attributes.h"
+#include "lib/Import/Onnx/HeadBias.h"
 
 using namespace mlir;
 
@@ -320,6 +321,11 @@ LogicalResult importSymbolic(Entry &entry, const onnx::NodeProto &node) {
   if (!hasTable && static_cast<int>(grids.size()) == parsed.data)
     if (std::optional<Grid> grid = onGrids(parsed, grids, range)) {
       define(entry, node, 0, {.kind = Kind::Grid, .grid = std::move(*grid)});
+      return success();
+    }
+  if (!hasTable)
+    if (std::optional<HeadBias> bias = headBiasOf(entry, node)) {
+      define(entry, node, 0, {.kind = Kind::HeadBias, .bias = std::make_shared<const HeadBias>(std::move(*bias))});
       return success();
     }
   return parsed.data == 0 ? notFollowed(entry, node) : importOnTables(entry, node, parsed);

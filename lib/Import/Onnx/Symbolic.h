@@ -41,11 +41,19 @@ std::optional<llvm::SmallVector<int64_t>> normalPerm(llvm::ArrayRef<int64_t> per
 /// The cuts of a Slice of a tensor of this shape.
 std::optional<llvm::SmallVector<Cut>> cutsOf(const Parsed &parsed, llvm::ArrayRef<LinearInt> shape, LengthRange range);
 
+/// The shape that a Reshape of `from` asks for, with 0 (the size as it was) and -1 (what is left) replaced; nothing if
+/// it has another number of elements or is not known.
+std::optional<llvm::SmallVector<LinearInt, 4>> resolveSizes(llvm::ArrayRef<LinearInt> from,
+                                                            llvm::ArrayRef<LinearInt> given);
+
 /// The node on formulas.
 std::optional<Grid> onGrids(const Parsed &parsed, llvm::ArrayRef<Grid> operands, LengthRange range);
 
 /// The node on constants of these shapes.
 std::optional<DenseOp> denseOp(const Parsed &parsed, llvm::ArrayRef<int64_t> shape);
+/// Rows of a constant at the positions of the new tokens; null if it has none to read.
+std::shared_ptr<const Table> rowsByPosition(Entry &entry, const StoredTensor &stored);
+
 /// The node on numbers that depend on the position.
 llvm::LogicalResult importOnTables(Entry &entry, const onnx::NodeProto &node, const Parsed &parsed);
 

@@ -166,7 +166,8 @@ std::optional<LinearInt> productOf(ArrayRef<LinearInt> sizes) {
   return product;
 }
 
-/// The shape that is asked for, with 0 (the size as it was) and -1 (what is left) replaced.
+} // namespace
+
 std::optional<SmallVector<LinearInt, 4>> resolveSizes(ArrayRef<LinearInt> from, ArrayRef<LinearInt> given) {
   SmallVector<LinearInt, 4> sizes(given);
   const LinearInt open{.constant = -1};
@@ -197,6 +198,8 @@ std::optional<SmallVector<LinearInt, 4>> resolveSizes(ArrayRef<LinearInt> from, 
     return std::nullopt;
   return sizes;
 }
+
+namespace {
 
 std::optional<Grid> reshapeGrid(const Grid &grid, ArrayRef<LinearInt> given) {
   std::optional<SmallVector<LinearInt, 4>> sizes = resolveSizes(grid.shape, given);
@@ -333,7 +336,7 @@ std::optional<Grid> onGrids(const Parsed &parsed, ArrayRef<Grid> operands, Lengt
   }
   if (op == "Expand") {
     std::optional<SmallVector<LinearInt, 4>> shape = broadcastShapes(first.shape, parsed.sizes);
-    return shape ? broadcast(first, *shape) : std::nullopt;
+    return shape ? broadcast(first, *shape) : broadcastAtStart(first, parsed.sizes, range);
   }
   if (op == "Tile") {
     // What is repeated has one element along the dimension.

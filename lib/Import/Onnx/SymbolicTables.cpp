@@ -200,6 +200,13 @@ std::optional<int64_t> movedAxis(const DenseOp &op, size_t index, const Table &t
 
 } // namespace
 
+std::shared_ptr<const Table> rowsByPosition(Entry &entry, const StoredTensor &stored) {
+  std::optional<Grid> positions = gridOf(entry, GraphValue{.kind = Kind::Positions});
+  std::shared_ptr<const Table> rows = positions ? tableOf(entry, *positions) : nullptr;
+  bool isTable = stored.shape.size() == 2 && stored.shape[0] > 0 && stored.floatType(entry.context);
+  return rows && isTable ? gatherRows(entry, stored, *rows) : nullptr;
+}
+
 LogicalResult importOnTables(Entry &entry, const onnx::NodeProto &node, const Parsed &parsed) {
   SmallVector<std::shared_ptr<const Table>> tables;
   for (int i = 0; i < parsed.data; ++i) {

@@ -124,6 +124,32 @@ std::optional<View> reshapeView(OpBuilder &builder, Location loc, View view, Arr
   return result;
 }
 
+std::optional<View> cutView(OpBuilder &builder, Location loc, View view, int64_t axis, int64_t first, int64_t count,
+                            bool drop, Value &part) {
+  ArrayRef<unsigned> group = view.groups[axis];
+  if (group.size() != 1 || group[0] < 2 || (drop && count != 1))
+    return std::nullopt;
+  unsigned dim = group[0];
+  RankedTensorType type = typeOf(view.value);
+  SmallVector<int64_t> offsets(type.getRank(), 0), strides(type.getRank(), 1), sizes(type.getShape());
+  offsets[dim] = first;
+  sizes[dim] = count;
+  SmallVector<int64_t> shape(sizes);
+  if (drop)
+    shape.erase(shape.begin() + dim);
+  if (!part)
+    part = tensor::ExtractSliceOp::create(builder, loc, type.clone(shape), view.value, ValueRange(), ValueRange(),
+                                          ValueRange(), offsets, sizes, strides);
+  view.value = part;
+  if (drop) {
+    view.groups.erase(view.groups.begin() + axis);
+    for (auto &other : view.groups)
+      for (unsigned &d : other)
+        d -= d > dim;
+  }
+  return view;
+}
+
 View transposeView(View view, ArrayRef<int64_t> perm) {
   View result{.value = view.value};
   for (int64_t from : perm)

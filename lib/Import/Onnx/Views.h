@@ -28,6 +28,12 @@ View identityView(mlir::Value value);
 /// a dimension of the new shape would have to join parts of several.
 std::optional<View> reshapeView(mlir::OpBuilder &builder, mlir::Location loc, View view, llvm::ArrayRef<int64_t> shape);
 
+/// `count` elements from `first` on along dimension `axis`, without the dimension if `drop`. Nothing if it is the
+/// batch's or the tokens' (dimensions 0 and 1 of the value), or not one dimension of the value. `part` is the cut's
+/// value: made if it is null.
+std::optional<View> cutView(mlir::OpBuilder &builder, mlir::Location loc, View view, int64_t axis, int64_t first,
+                            int64_t count, bool drop, mlir::Value &part);
+
 View transposeView(View view, llvm::ArrayRef<int64_t> perm);
 
 /// Whether both show dimensions of equal values in the same way.
