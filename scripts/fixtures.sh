@@ -19,6 +19,7 @@ environment() {
 environment venv-fixtures requirements.txt
 build/venv-fixtures/bin/python test/models/export.py "$@"
 build/venv-fixtures/bin/python test/models/export_public.py --exporters genai,mobius,torch "$@"
+build/venv-fixtures/bin/python test/models/checkpoints.py "$@"
 environment venv-optimum requirements-optimum.txt
 build/venv-optimum/bin/python test/models/export_public.py --exporters optimum "$@"
 build/venv-fixtures/bin/python test/models/overview.py

@@ -18,6 +18,7 @@ Small decoders with random weights and sharpened attention (normalised entropy a
 or merge shows in the logits. `scripts/fixtures.sh [NAME...]` writes them anew, from transformers configurations alone:
 export.py the Llama models of the exactness tests (genai model builder, f32) and the trained `needle`, export_public.py
 those of other architectures and exporters. Versions are pinned in requirements.txt and requirements-optimum.txt.
+checkpoints.py those of Hugging Face in checkpoints/, as transformers saves them, each with the logits that it must give.
 fixtures.json lists what was measured; `error` below is ONNX Runtime's distance from the PyTorch model, max|a - b| /
 max|b| over the logits, with arithmetic in f32 on the weights as stored.
 

@@ -1,7 +1,7 @@
-//===- helix-compile.cpp - From an ONNX decoder to an artifact -------------===//
+//===- helix-compile.cpp - From a decoder to an artifact -------------------===//
 #include "helix/Errors.h"
 #include "lib/Artifact/Writer.h"
-#include "lib/Import/Onnx/Onnx.h"
+#include "lib/Import/HuggingFace/HuggingFace.h"
 #include "lib/Translate/PlanToHlx.h"
 #include "passes/Passes.h"
 #include "tools/helix-compile/DumpStages.h"
@@ -29,7 +29,8 @@ auto dtypes() {
 }
 
 struct Options {
-  cl::opt<std::string> input{cl::Positional, cl::desc("<model.onnx>"), cl::Required, cl::cat(category)};
+  cl::opt<std::string> input{cl::Positional, cl::desc("<model.onnx, or directory of a Hugging Face checkpoint>"),
+                             cl::Required, cl::cat(category)};
   cl::opt<std::string> output{"o", cl::value_desc("model.hlx"), cl::cat(category),
                               cl::desc("The artifact (default: beside the model, with the ending .hlx)")};
 
@@ -49,8 +50,10 @@ struct Options {
                             cl::desc("Put the FFN on the first so many ranks alone (a baseline to compare with)")};
 
   cl::opt<int64_t> batch{"batch", cl::init(1), cl::cat(category), cl::desc("Sequences per step (default 1)")};
-  cl::opt<int64_t> maxContext{"max-context", cl::init(0), cl::cat(category),
-                              cl::desc("Tokens that a sequence can have (default: the length of the rotary tables)")};
+  cl::opt<int64_t> maxContext{
+      "max-context", cl::init(0), cl::cat(category),
+      cl::desc(
+          "Tokens that a sequence can have (default: the length of the rotary tables, or max_position_embeddings)")};
   cl::opt<int64_t> prefillChunk{"prefill-chunk", cl::init(0), cl::cat(category),
                                 cl::desc("Tokens per sequence of a prefill step (default 0: prompts are decoded)")};
   cl::opt<bool> allLogits{"all-logits", cl::cat(category),
@@ -93,8 +96,9 @@ struct Options {
 };
 
 const char *const kOverview =
-    "Helix: compile an ONNX decoder into an artifact that N ranks run\n\n"
-    "  helix-compile model.onnx -o model.hlx --kvp 2 --tpa 2 --batch 4 --max-context 4096 --prefill-chunk 64\n\n"
+    "Helix: compile a decoder, ONNX or a Hugging Face checkpoint, into an artifact that N ranks run\n\n"
+    "  helix-compile model.onnx -o model.hlx --kvp 2 --tpa 2 --batch 4 --max-context 4096 --prefill-chunk 64\n"
+    "  helix-compile Llama-3.2-1B/ -o llama.hlx --kvp 4 --max-context 4096 --weight-dtype bf16\n\n"
     "Weights stay in their files; the artifact finds them relative to itself.\n"
     "Also: --mlir-timing, --mlir-print-ir-after-all, --mlir-pass-pipeline-crash-reproducer=FILE.\n";
 
@@ -157,6 +161,22 @@ FailureOr<int64_t> chunksOf(const cl::opt<std::string> &option) {
   return invalidArgument("--" + option.ArgStr + " " + option + ": take off, auto, or a number of chunks from 1 on");
 }
 
+bool isCheckpoint(const std::string &input) { return llvm::sys::fs::is_directory(input); }
+
+/// Where the artifact goes if nothing is said: beside the model.
+std::string defaultOutput(const std::string &input) {
+  if (isCheckpoint(input)) {
+    // The directory's name may have dots of its own.
+    StringRef directory = input;
+    while (directory.size() > 1 && llvm::sys::path::is_separator(directory.back()))
+      directory = directory.drop_back();
+    return (directory + ".hlx").str();
+  }
+  SmallString<256> beside(input);
+  llvm::sys::path::replace_extension(beside, "hlx");
+  return std::string(beside);
+}
+
 helix::ImportOptions importOptions(const Options &options, StringRef output) {
   helix::ImportOptions import;
   import.batch = options.batch;
@@ -168,8 +188,9 @@ helix::ImportOptions importOptions(const Options &options, StringRef output) {
   import.kvDtype = options.kvDtype;
   import.weightsRoot = options.weightsRoot;
   import.explanation = options.explainImport ? &llvm::errs() : nullptr;
+  // A checkpoint's own file may be model.safetensors, beside a model.hlx.
   SmallString<256> beside(output);
-  llvm::sys::path::replace_extension(beside, "safetensors");
+  llvm::sys::path::replace_extension(beside, isCheckpoint(options.input) ? "tables.safetensors" : "safetensors");
   import.inlineWeightsPath = beside.str();
   return import;
 }
@@ -195,11 +216,8 @@ void summarise(const helix::artifact::ArtifactT &artifact, const Options &option
 
 LogicalResult compile(const Options &options, TimingScope &timing) {
   std::string output = options.output;
-  if (output.empty()) {
-    SmallString<256> beside(options.input);
-    llvm::sys::path::replace_extension(beside, "hlx");
-    output = beside.str();
-  }
+  if (output.empty())
+    output = defaultOutput(options.input);
   if (failed(check(options, output)))
     return failure();
   if (options.context < 0)
@@ -225,7 +243,8 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   OwningOpRef<ModuleOp> module;
   {
     TimingScope scope = timing.nest("import");
-    module = importOnnx(context, options.input, importOptions(options, output));
+    auto import = isCheckpoint(options.input) ? helix::importHuggingFace : helix::importOnnx;
+    module = import(context, options.input, importOptions(options, output));
     if (!module)
       return failure();
   }

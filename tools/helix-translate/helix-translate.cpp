@@ -19,6 +19,8 @@ struct Mode {
 
 const Mode kModes[] = {
     {"import-onnx", "An ONNX decoder to the helix dialect", helix::translate::importOnnxMode},
+    {"import-huggingface", "The checkpoint in a directory, config.json and safetensors, to the helix dialect",
+     helix::translate::importHuggingFaceMode},
     {"plan-to-hlx", "A complete plan to an artifact", helix::translate::planToHlxMode},
     {"hlx-to-text", "An artifact to text for people", helix::translate::hlxToTextMode},
 };

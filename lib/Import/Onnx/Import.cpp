@@ -13,29 +13,6 @@ using namespace mlir;
 namespace helix::onnximport {
 namespace {
 
-// Positions are 32-bit; the rest keeps the bytes of any activation below 2^63.
-constexpr int64_t kMaxBatch = 65536, kMaxChunk = 65536, kMaxBlock = 65536, kMaxContext = (int64_t(1) << 31) - 1;
-
-LogicalResult checkOptions(MLIRContext *context, const ImportOptions &options) {
-  struct Range {
-    StringRef name;
-    int64_t value, least, most;
-  };
-  const Range ranges[] = {{"batch", options.batch, 1, kMaxBatch},
-                          {"max-context", options.maxContext, 0, kMaxContext},
-                          {"prefill-chunk", options.prefillChunk, 0, kMaxChunk},
-                          {"block", options.block, 1, kMaxBlock}};
-  for (const Range &range : ranges)
-    if (range.value < range.least || range.value > range.most)
-      return modelError(context, ErrorCode::ImportOptionInvalid)
-             << "--" << range.name << " is " << range.value << "; it must be from " << range.least << " to "
-             << range.most;
-  if (options.allLogits && options.prefillChunk == 0)
-    return modelError(context, ErrorCode::ImportOptionInvalid)
-           << "--all-logits concerns the prefill entry; give --prefill-chunk too";
-  return success();
-}
-
 LogicalResult inputError(Entry &entry, const onnx::ValueInfoProto &input, const Twine &reason) {
   return modelError(entry.context, ErrorCode::InputUnsupported) << "input " << quoted(input.name()) << ' ' << reason;
 }
@@ -321,10 +298,33 @@ LogicalResult checkSeveralTokens(MLIRContext *context, ImportState &state) {
 
 namespace helix {
 
+LogicalResult checkImportOptions(MLIRContext *context, const ImportOptions &options) {
+  using onnximport::modelError;
+  // Positions are 32-bit; the rest keeps the bytes of any activation below 2^63.
+  constexpr int64_t kMaxBatch = 65536, kMaxChunk = 65536, kMaxBlock = 65536, kMaxContext = (int64_t(1) << 31) - 1;
+  struct Range {
+    StringRef name;
+    int64_t value, least, most;
+  };
+  const Range ranges[] = {{"batch", options.batch, 1, kMaxBatch},
+                          {"max-context", options.maxContext, 0, kMaxContext},
+                          {"prefill-chunk", options.prefillChunk, 0, kMaxChunk},
+                          {"block", options.block, 1, kMaxBlock}};
+  for (const Range &range : ranges)
+    if (range.value < range.least || range.value > range.most)
+      return modelError(context, ErrorCode::ImportOptionInvalid)
+             << "--" << range.name << " is " << range.value << "; it must be from " << range.least << " to "
+             << range.most;
+  if (options.allLogits && options.prefillChunk == 0)
+    return modelError(context, ErrorCode::ImportOptionInvalid)
+           << "--all-logits concerns the prefill entry; give --prefill-chunk too";
+  return success();
+}
+
 OwningOpRef<ModuleOp> importOnnx(MLIRContext &context, StringRef path, const ImportOptions &options) {
   using namespace onnximport;
   context.loadDialect<HelixDialect, arith::ArithDialect, func::FuncDialect, math::MathDialect, tensor::TensorDialect>();
-  if (failed(checkOptions(&context, options)))
+  if (failed(checkImportOptions(&context, options)))
     return {};
   std::unique_ptr<Model> model = readModel(&context, path, options.weightsRoot);
   if (!model)

@@ -16,9 +16,9 @@ using namespace mlir;
 namespace helix {
 
 std::string modelDirectory(StringRef path) {
-  StringRef parent = llvm::sys::path::parent_path(path);
+  StringRef directory = llvm::sys::fs::is_directory(path) ? path : llvm::sys::path::parent_path(path);
   SmallString<256> real;
-  if (llvm::sys::fs::real_path(parent.empty() ? "." : parent, real))
+  if (llvm::sys::fs::real_path(directory.empty() ? "." : directory, real))
     return {};
   return std::string(real);
 }

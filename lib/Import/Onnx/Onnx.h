@@ -33,7 +33,8 @@ struct ImportOptions {
   Dtype kvDtype = Dtype::F32;
   /// A directory, besides the model's own, that external data may lie in; none if empty.
   std::string weightsRoot;
-  /// The .safetensors file to write for weights whose bytes are inside the protobuf. Needed only if there are any.
+  /// The .safetensors file to write for weights whose bytes are inside the protobuf, or are computed at import. Needed
+  /// only if there are any.
   std::string inlineWeightsPath;
   /// Where to write what was raised from which nodes, and what was taken as it is; nowhere if null.
   llvm::raw_ostream *explanation = nullptr;
@@ -46,8 +47,11 @@ struct ImportOptions {
 mlir::OwningOpRef<mlir::ModuleOp> importOnnx(mlir::MLIRContext &context, llvm::StringRef path,
                                              const ImportOptions &options);
 
-/// The real path of the directory of the model at `path`, to which the files of its weights are relative. Empty if
-/// there is no such directory.
+/// An error (HLX1020) if an option is out of its range.
+llvm::LogicalResult checkImportOptions(mlir::MLIRContext *context, const ImportOptions &options);
+
+/// The real path of the directory of the model at `path`, to which the files of its weights are relative: `path` itself
+/// where that is a directory. Empty if there is no such directory.
 std::string modelDirectory(llvm::StringRef path);
 
 } // namespace helix

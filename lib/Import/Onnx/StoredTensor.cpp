@@ -2,6 +2,7 @@
 #include "lib/Import/Onnx/StoredTensor.h"
 
 #include "lib/Import/Onnx/Diagnostics.h"
+#include "lib/Import/SafetensorsFile.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringMap.h"
@@ -268,21 +269,6 @@ FailureOr<std::string> bytesOf(MLIRContext *context, const StoredTensor &tensor)
     }
   }
   return bytes;
-}
-
-std::string relativePath(StringRef file, StringRef directory) {
-  auto fileBegin = path::begin(file), fileEnd = path::end(file);
-  auto dirBegin = path::begin(directory), dirEnd = path::end(directory);
-  while (fileBegin != fileEnd && dirBegin != dirEnd && *fileBegin == *dirBegin) {
-    ++fileBegin;
-    ++dirBegin;
-  }
-  SmallString<256> relative;
-  for (; dirBegin != dirEnd; ++dirBegin)
-    path::append(relative, "..");
-  for (; fileBegin != fileEnd; ++fileBegin)
-    path::append(relative, *fileBegin);
-  return std::string(relative);
 }
 
 } // namespace helix::onnximport

@@ -49,9 +49,6 @@ llvm::FailureOr<StoredTensor> describe(mlir::MLIRContext *context, llvm::StringR
 /// The tensor's elements, row-major and little-endian. Reads external data.
 llvm::FailureOr<std::string> bytesOf(mlir::MLIRContext *context, const StoredTensor &tensor);
 
-/// `path` as seen from `directory`; both absolute and without dots.
-std::string relativePath(llvm::StringRef path, llvm::StringRef directory);
-
 } // namespace helix::onnximport
 
 #endif // HELIX_LIB_IMPORT_ONNX_STOREDTENSOR_H

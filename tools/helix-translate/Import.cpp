@@ -1,7 +1,7 @@
-//===- ImportOnnx.cpp - helix-translate --import-onnx ----------------------===//
+//===- Import.cpp - helix-translate --import-onnx, --import-huggingface ----===//
 #include "dialects/Helix/Helix.h"
 #include "helix/Errors.h"
-#include "lib/Import/Onnx/Onnx.h"
+#include "lib/Import/HuggingFace/HuggingFace.h"
 #include "tools/helix-translate/Modes.h"
 
 #include "mlir/IR/Diagnostics.h"
@@ -44,9 +44,11 @@ cl::opt<std::string> inlineWeights("inline-weights", cl::value_desc("file.safete
 cl::opt<bool> explainImport("explain-import", category(),
                             cl::desc("Say on stderr what was raised from which nodes, and what was taken as it is"));
 
-} // namespace
+using Importer = OwningOpRef<ModuleOp> (*)(MLIRContext &, StringRef, const helix::ImportOptions &);
 
-LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef outputPath, raw_ostream &output) {
+/// Runs one of the importers on `input` and prints its module.
+LogicalResult importWith(Importer import, StringRef input, StringRef outputPath, raw_ostream &output) {
+  using namespace helix;
   MLIRContext context(MLIRContext::Threading::DISABLED);
   // The message names the node and its op, so the location would repeat it.
   ScopedDiagnosticHandler handler(&context, [](Diagnostic &diagnostic) {
@@ -64,7 +66,7 @@ LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef output
   options.weightsRoot = weightsRoot;
   options.inlineWeightsPath = inlineWeights;
   options.explanation = explainImport ? &llvm::errs() : nullptr;
-  OwningOpRef<ModuleOp> module = importOnnx(context, input, options);
+  OwningOpRef<ModuleOp> module = import(context, input, options);
   if (!module)
     return failure();
   WalkResult walk = module->walk([&](WeightOp weight) {
@@ -77,8 +79,18 @@ LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef output
   });
   if (walk.wasInterrupted())
     return failure();
-  // Locations carry the names of the ONNX nodes, which later stages report and trace by.
+  // Locations carry the names of the nodes, which later stages report and trace by.
   module->print(output, OpPrintingFlags().enableDebugInfo());
   output << '\n';
   return success();
+}
+
+} // namespace
+
+LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef outputPath, raw_ostream &output) {
+  return importWith(importOnnx, input, outputPath, output);
+}
+
+LogicalResult helix::translate::importHuggingFaceMode(StringRef input, StringRef outputPath, raw_ostream &output) {
+  return importWith(importHuggingFace, input, outputPath, output);
 }
