@@ -228,6 +228,8 @@ FailureOr<SmallVector<RankValues>> Interpreter::runBlock(Block &block, Scope &sc
       return failure();
     for (auto [value, result] : llvm::zip(op.getResults(), *results))
       scope[value] = result;
+    if (options.observe)
+      options.observe(&op, *results);
   }
   return llvm::map_to_vector(block.getTerminator()->getOperands(), [&](Value value) { return scope.at(value); });
 }

@@ -15,6 +15,8 @@ struct InterpreterOptions {
   bool roundActivations = false;
   /// A deliberate bug, for tests.
   Mutant mutant = Mutant::None;
+  /// Called with each op and its results, after it has run.
+  std::function<void(mlir::Operation *, llvm::ArrayRef<RankValues>)> observe = {};
 };
 
 /// Runs a module of either helix level in float64, op by op, on as many simulated ranks as its `helix.mesh` has (one if

@@ -35,6 +35,13 @@ def tool(name, *args, stdin=None, check=True):
     return done
 
 
+def script(name, *args):
+    """Runs one of the repository's scripts."""
+    command = [sys.executable, ROOT / name, *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def model(fixture):
     return MODELS / fixture / "model.onnx"
 

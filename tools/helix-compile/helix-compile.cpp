@@ -4,6 +4,7 @@
 #include "lib/Import/HuggingFace/HuggingFace.h"
 #include "lib/Translate/PlanToHlx.h"
 #include "passes/Passes.h"
+#include "tools/helix-compile/Bisect.h"
 #include "tools/helix-compile/DumpStages.h"
 
 #include "mlir/IR/Diagnostics.h"
@@ -91,6 +92,14 @@ struct Options {
                                cl::desc("Write the IR after each stage there, as numbered files")};
   cl::opt<bool> explainImport{"explain-import", cl::cat(category),
                               cl::desc("Say what was raised from which nodes, and what was taken as it is")};
+  cl::opt<std::string> bisect{
+      "bisect", cl::value_desc("ref.npz"), cl::cat(category),
+      cl::desc("Compile nothing: run the model in the reference interpreter and name the first ONNX node whose value "
+               "differs from this reference (scripts/intermediates.py writes one)")};
+  cl::opt<double> bisectTolerance{"bisect-tolerance", cl::init(1e-4), cl::cat(category),
+                                  cl::desc("Relative to a value's largest element (default 1e-4)")};
+  cl::opt<std::string> bisectMutant{"bisect-mutant", cl::Hidden, cl::cat(category),
+                                    cl::desc("Interpret the sharded model with this deliberate bug")};
   cl::opt<std::string> weightsRoot{"weights-root", cl::value_desc("directory"), cl::cat(category),
                                    cl::desc("Where external data may lie besides the model's directory")};
 };
@@ -239,6 +248,13 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   pipeline.splitReduce = {*splitReduce, options.hardware};
   pipeline.codegen = {options.target, options.cpuFeatures};
   pipeline.schedule = {options.overlap || *hopb != 1 || *splitReduce != 1, options.hardware, options.context};
+
+  if (!options.bisect.empty()) {
+    if (isCheckpoint(options.input))
+      return invalidArgument("--bisect compares values of an ONNX graph, which a checkpoint has not");
+    return helix::bisect(context, {options.input, options.bisect, options.bisectTolerance, options.bisectMutant},
+                         importOptions(options, output), pipeline);
+  }
 
   OwningOpRef<ModuleOp> module;
   {

@@ -328,9 +328,30 @@ Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype, bool trans
   return known = op;
 }
 
+/// Notes an activation for who compares them; formulas, constants and caches are none.
+static void observe(Entry &entry, const onnx::NodeProto &node, int index, const GraphValue &value) {
+  using Kind = GraphValue::Kind;
+  if (!llvm::is_contained({Kind::Tensor, Kind::Mix, Kind::Norm, Kind::Cached, Kind::Scores}, value.kind))
+    return;
+  ImportedValue imported{.name = node.output(index), .node = nodeName(node).str(), .op = node.op_type()};
+  std::shared_ptr<const void> key;
+  if (value.kind == Kind::Tensor) {
+    imported.value = value.value;
+    imported.groups = value.groups;
+  } else if (value.kind == Kind::Mix) {
+    key = value.mix;
+  } else if (value.kind == Kind::Norm) {
+    key = value.norm;
+  }
+  entry.observed.emplace_back(std::move(imported), std::move(key));
+}
+
 void define(Entry &entry, const onnx::NodeProto &node, int index, GraphValue value) {
-  if (index < node.output_size() && !node.output(index).empty())
-    entry.values[node.output(index)] = std::move(value);
+  if (index >= node.output_size() || node.output(index).empty())
+    return;
+  if (entry.observes)
+    observe(entry, node, index, value);
+  entry.values[node.output(index)] = std::move(value);
 }
 
 void defineTensor(Entry &entry, const onnx::NodeProto &node, int index, Value value) {

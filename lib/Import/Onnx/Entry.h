@@ -137,6 +137,9 @@ struct Entry {
   /// that are the same are one.
   std::map<std::tuple<void *, unsigned, int64_t, int64_t, bool>, mlir::Value> parts = {};
   llvm::DenseMap<std::pair<const StoredTensor *, int>, mlir::Value> weights{};
+  /// Activations by name, and what is to be looked for in `made`; filled if `observes`.
+  std::vector<std::pair<ImportedValue, std::shared_ptr<const void>>> observed = {};
+  bool observes = false;
   /// Of the node at hand.
   mlir::Location loc;
 

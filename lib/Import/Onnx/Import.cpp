@@ -240,6 +240,7 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
               .builder = OpBuilder::atBlockEnd(body),
               .tokens = tokens,
               .explanation = explanation,
+              .observes = state.options.values && rows == LogitRows::All,
               .loc = module.getLoc()};
 
   auto lengths = RankedTensorType::get({entry.batch()}, top.getI32Type());
@@ -272,6 +273,13 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
     results.push_back(cache.newest);
   func::ReturnOp::create(entry.builder, module.getLoc(), results);
   function.setType(FunctionType::get(context, body->getArgumentTypes(), ValueRange(results).getTypes()));
+  for (auto &[value, key] : entry.observed) {
+    if (auto made = entry.made.find(key); key && made != entry.made.end()) {
+      value.value = made->second.value;
+      value.groups = made->second.groups;
+    }
+    state.options.values->push_back(std::move(value));
+  }
   return vocabulary;
 }
 

@@ -5,15 +5,27 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "mlir/IR/Value.h"
 
 #include "llvm/Support/raw_ostream.h"
 
 #include <string>
+#include <vector>
 
 namespace helix {
 
 /// Element types that weights and caches may be given.
 enum class Dtype { F32, F16, BF16 };
+
+/// A value of an ONNX graph, and what it is in the module.
+struct ImportedValue {
+  std::string name, node, op;
+  /// Null if the module has no such value: it became part of an op.
+  mlir::Value value = {};
+  /// Per dimension that the graph sees, the dimensions of `value` that it is the product of, slowest first; empty if the
+  /// graph sees those of `value`.
+  llvm::SmallVector<llvm::SmallVector<unsigned, 2>, 4> groups = {};
+};
 
 /// What an import binds and chooses.
 struct ImportOptions {
@@ -38,6 +50,9 @@ struct ImportOptions {
   std::string inlineWeightsPath;
   /// Where to write what was raised from which nodes, and what was taken as it is; nowhere if null.
   llvm::raw_ostream *explanation = nullptr;
+  /// Where to put the activations of the prefill entry, in the order of the nodes; nowhere if null. The entry must return
+  /// all logits.
+  std::vector<ImportedValue> *values = nullptr;
 };
 
 /// Imports the decoder at `path` as a module at model level: a function `decode` (one query token per slot) and, if a
