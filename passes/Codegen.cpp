@@ -52,11 +52,17 @@ struct Converter {
 
   /// What bytes a rank holds of a weight and in which type, whatever it is called and however it is turned.
   Attribute bytesKey(WeightOp op) {
+    // Codes mean the same whichever dimension of the weight their blocks lie along.
+    Attribute meaning = builder.getUnitAttr();
+    if (QuantAttr quant = op.quant())
+      meaning = QuantAttr::get(builder.getContext(), quant.getBits(), quant.getBlock(), 0, quant.getScale(),
+                               quant.getZero());
     auto orNull = [&](Attribute attribute) { return attribute ? attribute : builder.getUnitAttr(); };
     return builder.getArrayAttr({op.getFileAttr(), op.getOffsetAttr(), op.getStoredAttr(),
                                  orNull(op.getWindowOffsetAttr()), orNull(op.getWindowSizeAttr()),
                                  orNull(op.getSliceAttr()), orNull(op.getPiecesAttr()),
-                                 TypeAttr::get(op.getType().getElementType())});
+                                 TypeAttr::get(op.getType().getElementType()), meaning, orNull(op.getScalesAttr()),
+                                 orNull(op.getZeroPointsAttr())});
   }
 
   /// Notes the transposed matrices of an entry's products, before anything is converted.
@@ -80,7 +86,8 @@ struct Converter {
       auto shared =
           plan::WeightOp::create(builder, op.getLoc(), op.getName(), use, op.getType(), op.getName(), op.getFile(),
                                  op.getOffset(), op.getLength(), op.getStored(), op.getWindowOffsetAttr(),
-                                 op.getWindowSizeAttr(), op.getSliceAttr(), op.getTransposed(), op.getPiecesAttr());
+                                 op.getWindowSizeAttr(), op.getSliceAttr(), op.getTransposed(), op.getPiecesAttr(),
+                                 op.getScalesAttr(), op.getZeroPointsAttr());
       // Renames it if the name is taken.
       symbol = symbols.insert(shared, lastWeight ? std::next(lastWeight->getIterator()) : module.getBody()->begin());
       lastWeight = shared;

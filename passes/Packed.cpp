@@ -76,11 +76,10 @@ WeightOp windowOf(OpBuilder &builder, WeightOp weight, const Columns &columns) {
   pieces[2 * dim] = columns.run;
   pieces[2 * dim + 1] = columns.stride;
   bool hasPieces = llvm::any_of(pieces, [](int64_t number) { return number != 0; });
-  return WeightOp::create(builder, weight.getLoc(), RankedTensorType::get(shape, weight.getType().getElementType()),
-                          weight.getNameAttr(), weight.getFileAttr(), weight.getOffsetAttr(), weight.getLengthAttr(),
-                          weight.getStoredAttr(), builder.getDenseI64ArrayAttr(offset),
-                          builder.getDenseI64ArrayAttr(size), ArrayAttr(), weight.getTransposedAttr(),
-                          hasPieces ? builder.getDenseI64ArrayAttr(pieces) : DenseI64ArrayAttr());
+  WeightOp part = weight.part(builder, shape, builder.getDenseI64ArrayAttr(offset), builder.getDenseI64ArrayAttr(size),
+                              ArrayAttr());
+  part.setPiecesAttr(hasPieces ? builder.getDenseI64ArrayAttr(pieces) : DenseI64ArrayAttr());
+  return part;
 }
 
 /// Whether `expand` leaves the first `leading` dimensions as they are.

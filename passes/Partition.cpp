@@ -38,10 +38,8 @@ struct EntryPartitioner {
     SmallVector<Attribute> dims(weight.getType().getRank(), builder.getArrayAttr({}));
     dims[weight.storedDim(dim)] = builder.getArrayAttr(kept);
     ArrayAttr sliceAttr = kept.empty() ? ArrayAttr() : builder.getArrayAttr(dims);
-    return WeightOp::create(builder, weight.getLoc(), withDim(weight.getType(), dim, local), weight.getNameAttr(),
-                            weight.getFileAttr(), weight.getOffsetAttr(), weight.getLengthAttr(),
-                            weight.getStoredAttr(), weight.getWindowOffsetAttr(), weight.getWindowSizeAttr(), sliceAttr,
-                            weight.getTransposedAttr(), weight.getPiecesAttr());
+    return weight.part(builder, withDim(weight.getType(), dim, local).getShape(), weight.getWindowOffsetAttr(),
+                       weight.getWindowSizeAttr(), sliceAttr);
   }
 
   SplitAttr split(Axis axis, int64_t chunk, int64_t replicas = 1) {
@@ -241,7 +239,7 @@ struct EntryPartitioner {
       int64_t quantum = whole.getBlock() * mesh.getKvp();
       argument.setType(KVType::get(entry.getContext(), whole.getSlots(), ceilDiv(whole.getHeads(), mesh.getTpa()),
                                    whole.getKeyDim(), whole.getValueDim(), whole.getElement(), whole.getBlock(),
-                                   mesh.getKvp(), ceilDiv(whole.getCapacity(), quantum) * quantum));
+                                   mesh.getKvp(), ceilDiv(whole.getCapacity(), quantum) * quantum, whole.getScale()));
     }
   }
 

@@ -39,7 +39,7 @@ perf::Work attentionWork(KVType cache, int64_t heads, int64_t sequences, int64_t
   double widths = cache.getKeyDim() + cache.getValueDim(), held = context / cache.getKvp();
   perf::Work work;
   work.kind = perf::CommandClass::Attention;
-  work.kvBytes = held * sequences * cache.getHeads() * widths * cache.getElement().getIntOrFloatBitWidth() / 8;
+  work.kvBytes = held * sequences * cache.getHeads() * cache.tokenBytes();
   work.activationBytes = 4.0 * sequences * queryTokens * heads * (widths + 1);
   work.flops = 2.0 * sequences * queryTokens * held * heads * widths;
   work.dtype = dtypeOf(cache.getElement());

@@ -53,11 +53,9 @@ void cut(Site site, ArrayRef<uint64_t> sizes) {
   SmallVector<Value> parts;
   for (int64_t count : sizes) {
     size[along] = count;
-    WeightOp whole = site.weight;
-    Value weight = WeightOp::create(
-        builder, whole.getLoc(), columns(whole.getType(), count), whole.getNameAttr(), whole.getFileAttr(),
-        whole.getOffsetAttr(), whole.getLengthAttr(), whole.getStoredAttr(), builder.getDenseI64ArrayAttr(offset),
-        builder.getDenseI64ArrayAttr(size), whole.getSliceAttr(), whole.getTransposedAttr(), whole.getPiecesAttr());
+    Value weight = site.weight.part(builder, columns(site.weight.getType(), count).getShape(),
+                                    builder.getDenseI64ArrayAttr(offset), builder.getDenseI64ArrayAttr(size),
+                                    site.weight.getSliceAttr());
     auto partial = cast<PartialType>(site.product.getResult().getType());
     auto part = PartialType::get(builder.getContext(), columns(partial.getValue(), count), partial.getReduction(),
                                  partial.getAxes());
@@ -139,7 +137,7 @@ struct SplitReducePass : impl::SplitReduceBase<SplitReducePass> {
     double elements = site.rows() * double(site.columns()), input = 4.0 * site.rows() * weight.getDimSize(0);
     perf::Overlapped overlapped;
     overlapped.work.kind = perf::CommandClass::Linear;
-    overlapped.work.weightBytes = double(weight.getNumElements()) * weight.getElementTypeBitWidth() / 8;
+    overlapped.work.weightBytes = heldBytes(weight);
     overlapped.work.activationBytes = input + 4 * elements;
     overlapped.work.flops = 2.0 * site.rows() * weight.getNumElements();
     overlapped.work.dtype = weight.getElementType().isF32() ? perf::DType::F32 : perf::DType::Half;

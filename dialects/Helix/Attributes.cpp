@@ -120,6 +120,56 @@ int64_t SplitAttr::chunks(MeshAttr mesh) const {
 
 int64_t SplitAttr::index(MeshAttr mesh, int64_t rank) const { return mesh.coordinate(getAxis(), rank) / getReplicas(); }
 
+LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t bits, int64_t block, int64_t axis,
+                                Type scale, ZeroPoint) {
+  if (bits != 2 && bits != 4 && bits != 8)
+    return emitError() << "codes have 2, 4 or 8 bits, not " << bits;
+  if (block < 1 || block > (1 << 20))
+    return emitError() << "a block has from 1 to 2^20 elements, not " << block;
+  if (axis < 0 || axis > 1)
+    return emitError() << "blocks lie along dimension 0 or 1, not " << axis;
+  if (!scale.isF32() && !scale.isF16() && !scale.isBF16())
+    return emitError() << "scales are f32, f16 or bf16, not " << scale;
+  return success();
+}
+
+int64_t QuantAttr::blockBytes() const {
+  int64_t scale = getScale().getIntOrFloatBitWidth() / 8;
+  return scale + (getZero() == ZeroPoint::Packed ? 1 : getZero() == ZeroPoint::Real ? scale : 0);
+}
+
+int64_t helix::heldBytes(RankedTensorType type) {
+  auto quant = dyn_cast_or_null<QuantAttr>(type.getEncoding());
+  if (!quant)
+    return type.getNumElements() * (type.getElementTypeBitWidth() / 8);
+  int64_t along = type.getDimSize(quant.getAxis()), rows = type.getNumElements() / std::max<int64_t>(1, along);
+  return rows * (llvm::divideCeil(along * quant.getBits(), 8) +
+                 llvm::divideCeil(along, quant.getBlock()) * quant.blockBytes());
+}
+
+LogicalResult BytesAttr::verify(function_ref<InFlightDiagnostic()> emitError, StringAttr file, int64_t offset,
+                                int64_t length, Type element) {
+  if (file.getValue().contains('\0'))
+    return emitError() << "a file's name has a zero byte";
+  if (offset < 0 || length < 0)
+    return emitError() << "bytes start and extend from 0 on, not " << offset << ", +" << length;
+  if (!element.isIntOrFloat())
+    return emitError() << "bytes hold numbers, not " << element;
+  return success();
+}
+
+LogicalResult KvScaleAttr::verify(function_ref<InFlightDiagnostic()> emitError, KvGranularity granularity,
+                                  FloatAttr key, FloatAttr value) {
+  bool isTensor = granularity == KvGranularity::Tensor;
+  if (isTensor != static_cast<bool>(key) || isTensor != static_cast<bool>(value))
+    return emitError() << "a scale per tensor says which for keys and for values, one per token and head does not";
+  for (FloatAttr scale : {key, value})
+    // As f32, and its inverse.
+    if (scale && !(scale.getValueAsDouble() >= 0x1p-126 && scale.getValueAsDouble() <= 0x1p126))
+      return emitError() << "the scale of a KV cache is from 2^-126 to 2^126, not " << scale;
+  return success();
+}
+
 LogicalResult EntryAttr::verify(function_ref<InFlightDiagnostic()> emitError, EntryKind kind, int64_t batch,
                                 int64_t tokens, LogitRows logits) {
   if (batch < 1 || tokens < 1)

@@ -33,6 +33,10 @@ namespace helix {
 /// The view that an axis belongs to.
 View viewOf(Axis axis);
 
+/// Bytes that a rank holds of a tensor of numbers or, if its type has that encoding, of codes with what belongs to their
+/// blocks. Codes of one row fill whole bytes. Static shapes only.
+int64_t heldBytes(mlir::RankedTensorType type);
+
 /// Names of the attributes that the passes leave on modules, functions and ops.
 inline constexpr llvm::StringLiteral kMeshAttr = "helix.mesh";
 inline constexpr llvm::StringLiteral kFfnRanksAttr = "helix.ffn_ranks";

@@ -75,6 +75,72 @@ def Helix_SplitAttr : Helix_Attr<"Split", "split"> {
   }];
 }
 
+def Helix_QuantAttr : Helix_Attr<"Quant", "quant"> {
+  let summary = "The encoding of a weight whose elements are codes of a few bits, in blocks with a scale each";
+  let description = [{
+    An element is `(code - zero) * scale` with a code of `bits` bits, unsigned, and the scale and the zero point of the
+    block that it is in: blocks are runs of `block` elements along dimension `axis` of the stored tensor, counted from
+    its start, whatever part of it a value has. `scale` is the scales' element type. The zero point is `middle`,
+    2^(bits - 1); `zero`; `packed`, a code per block; or `real`, a number of the scales' type per block.
+
+    As encoding of a tensor type, the element type is that in which products with the weight are computed.
+
+    ```mlir
+    tensor<64x128xf32, #helix.quant<bits = 4, block = 32, axis = 0, scale = f32, zero = packed>>
+    ```
+  }];
+  let parameters = (ins "int64_t":$bits, "int64_t":$block, "int64_t":$axis, "::mlir::Type":$scale,
+                        EnumParameter<Helix_ZeroPoint>:$zero);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Bytes of a block's scale and zero point.
+    int64_t blockBytes() const;
+  }];
+}
+
+def Helix_BytesAttr : Helix_Attr<"Bytes", "bytes"> {
+  let summary = "Bytes of a file that hold elements of one type";
+  let description = [{
+    The scales or zero points of a quantised weight, row-major, a row per row of the weight's stored tensor; zero points
+    of a few bits are packed, the first in the lowest bits, and a row of them ends with its last byte.
+
+    ```mlir
+    #helix.bytes<file = "model.onnx.data", offset = 4096, length = 1024, element = f32>
+    ```
+  }];
+  let parameters = (ins "::mlir::StringAttr":$file, "int64_t":$offset, "int64_t":$length, "::mlir::Type":$element);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
+def Helix_KvScaleAttr : Helix_Attr<"KvScale", "kv_scale"> {
+  let summary = "The scales of a KV cache that holds codes of 8 bits";
+  let description = [{
+    A number x is kept as the code of x / s, and read as code * s. `tensor`: one s, positive and finite, for all keys of
+    the layer and one for all values. `token_head`: one s for the key, and one for the value, of each token and head,
+    f32, chosen as they are appended: the largest |x| over the largest code; where that quotient is 0, the codes are 0,
+    too. All in f32.
+
+    Codes i8 are the nearest integers, halves to even, saturated to ±127; −128 stands for NaN. Codes f8E4M3FN are the
+    nearest numbers of that format, halves to even, saturated to ±448; NaN stays NaN. With `token_head` an infinity or a
+    NaN makes its whole head NaN.
+
+    ```mlir
+    #helix.kv_scale<token_head>
+    #helix.kv_scale<tensor, key = 0.015625 : f64, value = 0.03125 : f64>
+    ```
+  }];
+  let parameters = (ins EnumParameter<Helix_KvGranularity>:$granularity, OptionalParameter<"::mlir::FloatAttr">:$key,
+                        OptionalParameter<"::mlir::FloatAttr">:$value);
+  let assemblyFormat = "`<` $granularity (`,` `key` `=` $key^ `,` `value` `=` $value)? `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Whether each token and head has scales of its own.
+    bool perToken() const { return getGranularity() == ::helix::KvGranularity::TokenHead; }
+  }];
+}
+
 def Helix_EntryAttr : Helix_Attr<"Entry", "entry"> {
   let summary = "The signature of an entry: its kind, slots, query tokens per slot, and which logits it returns";
   let parameters = (ins "::helix::EntryKind":$kind, "int64_t":$batch, "int64_t":$tokens,

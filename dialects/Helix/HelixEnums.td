@@ -33,6 +33,13 @@ def Helix_ActivationAttr : EnumAttr<Helix_Dialect, Helix_Activation, "activation
   let assemblyFormat = "`<` $value `>`";
 }
 
+def Helix_ZeroPoint : Helix_Enum<"ZeroPoint", "the code that stands for zero in a block of a quantised weight",
+  [I32EnumAttrCase<"Middle", 0, "middle">, I32EnumAttrCase<"Zero", 1, "zero">, I32EnumAttrCase<"Packed", 2, "packed">,
+   I32EnumAttrCase<"Real", 3, "real">]>;
+
+def Helix_KvGranularity : Helix_Enum<"KvGranularity", "what numbers of a KV cache of codes share a scale",
+  [I32EnumAttrCase<"Tensor", 0, "tensor">, I32EnumAttrCase<"TokenHead", 1, "token_head">]>;
+
 def Helix_EntryKind : Helix_Enum<"EntryKind", "what a function of the model is called for",
   [I32EnumAttrCase<"Decode", 0, "decode">, I32EnumAttrCase<"Prefill", 1, "prefill">]>;
 

@@ -11,6 +11,7 @@ class Helix_Op<string mnemonic, list<Trait> traits = []> : Op<Helix_Dialect, mne
 
 def Helix_Activations : RankedTensorOf<[F32]>;
 def Helix_WeightTensor : RankedTensorOf<[F32, F16, BF16]>;
+def Helix_StoredTensor : RankedTensorOf<[F32, F16, BF16, UI<2>, UI<4>, UI<8>, SI<2>, SI<4>, SI<8>]>;
 def Helix_Positive : ConfinedAttr<I64Attr, [IntPositive]>;
 def Helix_Vector : TensorRankOf<[F32], [1]>;
 def Helix_TokenIds : TensorRankOf<[I64], [2]>;
@@ -35,26 +36,51 @@ def Helix_WeightOp : Helix_Op<"weight", [Pure]> {
     With `transposed` the weight is the transpose of all that: window, pieces, slice and `stored` count the stored tensor's
     dimensions, the type those of the weight. So a table [vocabulary, hidden] serves as the final product's matrix, too.
 
+    A stored tensor of integers of 2, 4 or 8 bits holds codes, packed with the first element in the lowest bits; signed
+    ones count as that number plus 2^(bits - 1). The type's encoding, a `#helix.quant`, says what they mean, with
+    `scales` and, where blocks have their own, `zero_points`. Blocks lie along the stored tensor's last dimension, and
+    windows and slices need not keep to them.
+
     ```mlir
     %w = helix.weight "k_proj" {file = "model.onnx.data", offset = 4096 : i64, length = 32768 : i64,
                                 stored = tensor<64x128xf32>, window_offset = array<i64: 0, 64>,
                                 window_size = array<i64: 64, 32>,
                                 slice = [[], [#helix.split<tpa, 16>]]} : tensor<64x16xf32>
+    %q = helix.weight "v_proj" {file = "model.onnx.data", offset = 0 : i64, length = 1024 : i64,
+                                stored = tensor<32x64xui4>, transposed,
+                                scales = #helix.bytes<file = "model.onnx.data", offset = 1024, length = 256, element = f32>}
+        : tensor<64x32xf32, #helix.quant<bits = 4, block = 32, axis = 0, scale = f32, zero = middle>>
     ```
   }];
   let arguments = (ins StrAttr:$name, StrAttr:$file, ConfinedAttr<I64Attr, [IntNonNegative]>:$offset,
-                       ConfinedAttr<I64Attr, [IntNonNegative]>:$length, TypeAttrOf<Helix_WeightTensor>:$stored,
+                       ConfinedAttr<I64Attr, [IntNonNegative]>:$length, TypeAttrOf<Helix_StoredTensor>:$stored,
                        OptionalAttr<DenseI64ArrayAttr>:$window_offset, OptionalAttr<DenseI64ArrayAttr>:$window_size,
                        OptionalAttr<ArrayAttr>:$slice, UnitAttr:$transposed,
-                       OptionalAttr<DenseI64ArrayAttr>:$pieces);
+                       OptionalAttr<DenseI64ArrayAttr>:$pieces, OptionalAttr<Helix_BytesAttr>:$scales,
+                       OptionalAttr<Helix_BytesAttr>:$zero_points);
   let results = (outs Helix_WeightTensor:$result);
   let assemblyFormat = "$name attr-dict `:` type($result)";
+  let builders = [
+    // Of numbers that are stored as they are.
+    OpBuilder<(ins "::mlir::Type":$result, "::mlir::StringAttr":$name, "::mlir::StringAttr":$file,
+                   "::mlir::IntegerAttr":$offset, "::mlir::IntegerAttr":$length, "::mlir::TypeAttr":$stored,
+                   "::mlir::DenseI64ArrayAttr":$window_offset, "::mlir::DenseI64ArrayAttr":$window_size,
+                   "::mlir::ArrayAttr":$slice, "::mlir::UnitAttr":$transposed, "::mlir::DenseI64ArrayAttr":$pieces), [{
+      build($_builder, $_state, result, name, file, offset, length, stored, window_offset, window_size, slice,
+            transposed, pieces, ::helix::BytesAttr(), ::helix::BytesAttr());
+    }]>
+  ];
   let hasVerifier = 1;
   let extraClassDeclaration = [{
     /// The dimension of the stored tensor that is dimension `dim` of the weight.
     unsigned storedDim(unsigned dim) { return getTransposed() ? 1 - dim : dim; }
     /// The stored tensor's type.
     ::mlir::RankedTensorType storedType() { return ::llvm::cast<::mlir::RankedTensorType>(getStored()); }
+    /// What its codes mean; null if they are numbers.
+    ::helix::QuantAttr quant() { return ::llvm::dyn_cast_or_null<::helix::QuantAttr>(getType().getEncoding()); }
+    /// Another part of the same stored tensor: only the window, the slice and the local shape are other ones.
+    WeightOp part(::mlir::OpBuilder &builder, ::llvm::ArrayRef<int64_t> shape, ::mlir::DenseI64ArrayAttr windowOffset,
+                  ::mlir::DenseI64ArrayAttr windowSize, ::mlir::ArrayAttr slice);
     /// Start of the window per dimension, zeros if the window is the whole tensor.
     ::llvm::SmallVector<int64_t> windowOffset();
     /// Size of the window per dimension.

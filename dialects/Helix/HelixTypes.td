@@ -18,15 +18,30 @@ def Helix_KVType : Helix_Type<"KV", "kv"> {
     `owner(p) = p / block mod kvp`, `local(p) = p / (block * kvp) * block + p mod block`. Heads are global at model
     level, where `kvp` is 1, and local at SPMD level. `capacity` is a multiple of `block * kvp`.
 
+    Elements are f32, f16, bf16, or, with a `scale`, codes of type i8 or f8E4M3FN; the `#helix.kv_scale` says what they
+    mean.
+
     ```mlir
     !helix.kv<slots = 1, heads = 2, key_dim = 16, value_dim = 16, element = f32, block = 16, kvp = 2, capacity = 128>
+    !helix.kv<slots = 1, heads = 2, key_dim = 16, value_dim = 16, element = i8, block = 16, kvp = 2, capacity = 128,
+              scale = #helix.kv_scale<token_head>>
     ```
   }];
   let parameters = (ins "int64_t":$slots, "int64_t":$heads, "int64_t":$key_dim, "int64_t":$value_dim,
-                        "::mlir::Type":$element, "int64_t":$block, "int64_t":$kvp, "int64_t":$capacity);
+                        "::mlir::Type":$element, "int64_t":$block, "int64_t":$kvp, "int64_t":$capacity,
+                        OptionalParameter<"::helix::KvScaleAttr">:$scale);
   let assemblyFormat = "`<` struct(params) `>`";
+  let builders = [
+    // Of numbers that are kept as they are.
+    TypeBuilder<(ins "int64_t":$slots, "int64_t":$heads, "int64_t":$key_dim, "int64_t":$value_dim,
+                     "::mlir::Type":$element, "int64_t":$block, "int64_t":$kvp, "int64_t":$capacity), [{
+      return $_get($_ctxt, slots, heads, key_dim, value_dim, element, block, kvp, capacity, ::helix::KvScaleAttr());
+    }]>
+  ];
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
+    /// Bytes of one token of one head: its key and value, and their scales if they have some of their own.
+    int64_t tokenBytes() const;
     /// Tokens that each rank holds per slot at most.
     int64_t localCapacity() const { return getCapacity() / getKvp(); }
   }];

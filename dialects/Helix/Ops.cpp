@@ -33,6 +33,13 @@ SmallVector<SplitAttr> WeightOp::splits(unsigned dim) {
   return llvm::map_to_vector(cast<ArrayAttr>((*getSlice())[dim]), [](Attribute a) { return cast<SplitAttr>(a); });
 }
 
+WeightOp WeightOp::part(OpBuilder &builder, ArrayRef<int64_t> shape, DenseI64ArrayAttr windowOffset,
+                        DenseI64ArrayAttr windowSize, ArrayAttr slice) {
+  return WeightOp::create(builder, getLoc(), getType().clone(shape), getNameAttr(), getFileAttr(), getOffsetAttr(),
+                          getLengthAttr(), getStoredAttr(), windowOffset, windowSize, slice, getTransposedAttr(),
+                          getPiecesAttr(), getScalesAttr(), getZeroPointsAttr());
+}
+
 void LinearOp::build(OpBuilder &builder, OperationState &state, Type result, Value x, Value weight) {
   build(builder, state, result, x, weight, Value());
 }

@@ -18,15 +18,24 @@ void HelixDialect::registerTypes() {
 }
 
 LogicalResult KVType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t slots, int64_t heads, int64_t keyDim,
-                             int64_t valueDim, Type element, int64_t block, int64_t kvp, int64_t capacity) {
+                             int64_t valueDim, Type element, int64_t block, int64_t kvp, int64_t capacity,
+                             KvScaleAttr scale) {
   for (int64_t size : {slots, heads, keyDim, valueDim, block, kvp, capacity})
     if (size < 1 || size > (int64_t{1} << 40))
       return emitError() << "every size of a KV cache is from 1 to 2^40, but one is " << size;
-  if (!element.isF32() && !element.isF16() && !element.isBF16())
-    return emitError() << "a KV cache holds f32, f16 or bf16, not " << element;
+  bool isCode = element.isSignlessInteger(8) || isa<Float8E4M3FNType>(element);
+  if (!element.isF32() && !element.isF16() && !element.isBF16() && !isCode)
+    return emitError() << "a KV cache holds f32, f16, bf16, i8 or f8E4M3FN, not " << element;
+  if (isCode != static_cast<bool>(scale))
+    return emitError() << "a KV cache of " << element << (isCode ? " needs a scale" : " has no scale");
   if (capacity % (block * kvp) != 0)
     return emitError() << "capacity " << capacity << " must be a multiple of block * kvp = " << block * kvp;
   return success();
+}
+
+int64_t KVType::tokenBytes() const {
+  int64_t own = getScale() && getScale().perToken() ? 2 * sizeof(float) : 0;
+  return (getKeyDim() + getValueDim()) * (getElement().getIntOrFloatBitWidth() / 8) + own;
 }
 
 LogicalResult PartialType::verify(function_ref<InFlightDiagnostic()> emitError, RankedTensorType value,

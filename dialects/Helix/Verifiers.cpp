@@ -58,6 +58,50 @@ LogicalResult verifyScores(Operation *op, Value vector, StringRef what, int64_t 
   return success();
 }
 
+/// Whether a weight's scales and zero points are those that its encoding and its stored codes need.
+LogicalResult verifyCodes(WeightOp op) {
+  RankedTensorType stored = op.storedType();
+  QuantAttr quant = op.quant();
+  auto codes = dyn_cast<IntegerType>(stored.getElementType());
+  if (!quant && op.getType().getEncoding())
+    return op.emitOpError() << "has the unknown encoding " << op.getType().getEncoding();
+  if (!quant && (codes || op.getScalesAttr() || op.getZeroPointsAttr()))
+    return op.emitOpError() << "is stored as " << stored << ", so its type needs a #helix.quant";
+  if (!quant)
+    return success();
+  if (!codes || codes.getWidth() != quant.getBits() || stored.getRank() != 2)
+    return op.emitOpError() << "has codes of " << quant.getBits() << " bits, but is stored as " << stored;
+  if (op.storedDim(quant.getAxis()) != 1)
+    return op.emitOpError() << "has blocks along dimension " << quant.getAxis()
+                            << ", which is not the last of the stored tensor";
+  if (!op.getType().getElementType().isF32())
+    return op.emitOpError() << "is quantised, so that products with it are computed in f32, not in "
+                            << op.getType().getElementType();
+  if (op.piecesOf(1).first != 0)
+    return op.emitOpError() << "takes the rows of its codes in pieces";
+  if (stored.getDimSize(1) * quant.getBits() % 8 != 0)
+    return op.emitOpError() << "has rows that do not end with a byte";
+  bool own = quant.getZero() == ZeroPoint::Packed || quant.getZero() == ZeroPoint::Real;
+  if (!op.getScalesAttr() || op.getScalesAttr().getElement() != quant.getScale() ||
+      static_cast<bool>(op.getZeroPointsAttr()) != own)
+    return op.emitOpError() << "needs scales of " << quant.getScale() << " and " << (own ? "" : "no ")
+                            << "zero points";
+  Type zero = quant.getZero() == ZeroPoint::Real ? quant.getScale() : Type(codes);
+  if (own && op.getZeroPointsAttr().getElement() != zero)
+    return op.emitOpError() << "needs zero points of " << zero;
+  auto expectLength = [&](StringRef what, BytesAttr bytes, int64_t bits) -> LogicalResult {
+    int64_t blocks = llvm::divideCeil(stored.getDimSize(1), quant.getBlock());
+    auto need = static_cast<unsigned __int128>(stored.getDimSize(0)) * llvm::divideCeil(blocks * bits, 8);
+    if (need == static_cast<uint64_t>(bytes.getLength()))
+      return success();
+    return op.emitOpError() << what << " of " << stored << " have " << static_cast<uint64_t>(need)
+                            << " bytes, but length is " << bytes.getLength();
+  };
+  if (failed(expectLength("scales", op.getScalesAttr(), quant.getScale().getIntOrFloatBitWidth())))
+    return failure();
+  return own ? expectLength("zero points", op.getZeroPointsAttr(), zero.getIntOrFloatBitWidth()) : success();
+}
+
 } // namespace
 
 LogicalResult WeightOp::verify() {
@@ -70,15 +114,18 @@ LogicalResult WeightOp::verify() {
     return emitOpError() << "is " << local << ", but its stored tensor has rank " << rank;
   if (getTransposed() && rank != 2)
     return emitOpError() << "is transposed, but has rank " << rank;
-  unsigned __int128 bytes = stored.getElementTypeBitWidth() / 8;
+  unsigned __int128 bytes = stored.getElementTypeBitWidth();
   for (int64_t size : stored.getShape()) {
     bytes *= static_cast<uint64_t>(size);
-    if (bytes >> 63)
+    if (bytes >> 66)
       return emitOpError() << "stored tensor " << stored << " has more than 2^63 bytes";
   }
+  bytes /= 8;
   if (bytes != getLength())
     return emitOpError() << "stored tensor " << stored << " has " << static_cast<uint64_t>(bytes)
                          << " bytes, but length is " << getLength();
+  if (failed(verifyCodes(*this)))
+    return failure();
   if (getWindowOffset().has_value() != getWindowSize().has_value())
     return emitOpError("needs both window_offset and window_size, or neither");
   SmallVector<int64_t> offset = windowOffset(), size = windowSize();

@@ -11,8 +11,6 @@ using namespace mlir;
 namespace helix::plan {
 namespace {
 
-double elementBytes(Type type) { return type.getIntOrFloatBitWidth() / 8; }
-
 double total(ValueRange values) {
   double bytes = 0;
   for (Value value : values)
@@ -23,8 +21,8 @@ double total(ValueRange values) {
 } // namespace
 
 Cost EmbeddingOp::getCost() {
-  double element = elementBytes(getTable().getType().getElementType());
-  return {.bytes = double(getRows()) * (8 + getHidden() * (element + 4))};
+  double row = double(bytesOf(getTable().getType())) / getVocabulary();
+  return {.bytes = double(getRows()) * (8 + row + 4.0 * getHidden())};
 }
 
 Cost LinearOp::getCost() {
@@ -34,8 +32,8 @@ Cost LinearOp::getCost() {
 Cost KVAppendOp::getCost() {
   KVType cache = getCache().getType();
   // Each of the kvp ranks writes its share of the tokens.
-  double values = cache.getHeads() * double(cache.getKeyDim() + cache.getValueDim()) / cache.getKvp();
-  return {.bytesPerQuery = values * (4 + elementBytes(cache.getElement()))};
+  double read = 4.0 * (cache.getKeyDim() + cache.getValueDim());
+  return {.bytesPerQuery = cache.getHeads() * (read + cache.tokenBytes()) / cache.getKvp()};
 }
 
 Cost PartialAttentionOp::getCost() {
@@ -46,7 +44,7 @@ Cost PartialAttentionOp::getCost() {
   Cost cost;
   cost.bytes = total(getResult());
   cost.bytesPerQuery = 4.0 * getHeads() * cache.getKeyDim() * share;
-  cost.bytesPerCached = double(sequenceRange().second) * cache.getHeads() * widths * elementBytes(cache.getElement());
+  cost.bytesPerCached = double(sequenceRange().second) * cache.getHeads() * cache.tokenBytes();
   cost.flopsPerQueryCached = 2.0 * getHeads() * widths * share;
   // Behind a window the cached tokens that count are as many as it holds, whatever the length.
   if (std::optional<uint64_t> window = getWindow()) {

@@ -7,10 +7,7 @@ using namespace mlir;
 
 namespace helix::plan {
 
-int64_t bytesOf(Type type) {
-  auto tensor = cast<RankedTensorType>(type);
-  return tensor.getNumElements() * (tensor.getElementTypeBitWidth() / 8);
-}
+int64_t bytesOf(Type type) { return heldBytes(cast<RankedTensorType>(type)); }
 
 /// `(%ids: tensor<1x1xi64>, ...) { ... }`: the block's arguments before the region, as a function prints them.
 static ParseResult parseEntryBody(OpAsmParser &parser, Region &body) {

@@ -12,6 +12,7 @@ class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemo
 
 def Plan_Floats : RankedTensorOf<[F32]>;
 def Plan_WeightTensor : RankedTensorOf<[F32, F16, BF16]>;
+def Plan_StoredTensor : RankedTensorOf<[F32, F16, BF16, UI<2>, UI<4>, UI<8>, SI<2>, SI<4>, SI<8>]>;
 def Plan_Ids : RankedTensorOf<[I64]>;
 def Plan_Lengths : RankedTensorOf<[I32]>;
 def Plan_Size : ConfinedAttr<I64Attr, [IntPositive]>;
@@ -34,9 +35,17 @@ def Plan_WeightOp : Plan_Op<"weight", [Symbol]> {
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, Plan_WeightUseAttr:$use, TypeAttrOf<Plan_WeightTensor>:$type,
                        StrAttr:$name, StrAttr:$file, Plan_NonNegative:$offset, Plan_NonNegative:$length,
-                       TypeAttrOf<Plan_WeightTensor>:$stored, OptionalAttr<DenseI64ArrayAttr>:$window_offset,
+                       TypeAttrOf<Plan_StoredTensor>:$stored, OptionalAttr<DenseI64ArrayAttr>:$window_offset,
                        OptionalAttr<DenseI64ArrayAttr>:$window_size, OptionalAttr<ArrayAttr>:$slice,
-                       UnitAttr:$transposed, OptionalAttr<DenseI64ArrayAttr>:$pieces);
+                       UnitAttr:$transposed, OptionalAttr<DenseI64ArrayAttr>:$pieces,
+                       OptionalAttr<Helix_BytesAttr>:$scales, OptionalAttr<Helix_BytesAttr>:$zero_points);
+  let extraClassDeclaration = [{
+    /// What its codes mean; null if they are numbers.
+    ::helix::QuantAttr quant() {
+      return ::llvm::dyn_cast_or_null<::helix::QuantAttr>(
+          ::llvm::cast<::mlir::RankedTensorType>(getType()).getEncoding());
+    }
+  }];
   let assemblyFormat = "$sym_name $use $type attr-dict";
   let hasVerifier = 1;
 }

@@ -69,6 +69,10 @@ LogicalResult WeightOp::verify() {
     return emitOpError() << "needs static types of one or two dimensions, but has " << type << " of stored " << stored;
   if ((getUse() == WeightUse::Table || getUse() == WeightUse::Linear) && rank != 2)
     return emitOpError() << "is " << type << ", but a " << stringifyWeightUse(getUse()) << " has two dimensions";
+  if (quant() && getUse() == WeightUse::Vector)
+    return emitOpError() << "is " << type << ", but a vector is not quantised";
+  if (static_cast<bool>(quant()) != static_cast<bool>(getScalesAttr()))
+    return emitOpError() << "is " << type << ", which goes " << (quant() ? "" : "not ") << "with scales";
   if (getUse() == WeightUse::Vector && !type.getElementType().isF32())
     return emitOpError() << "is " << type << ", but generated kernels read f32";
   auto hasRank = [&](auto list) { return !list || static_cast<int64_t>(list->size()) == rank; };

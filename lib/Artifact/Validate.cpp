@@ -53,8 +53,30 @@ uint64_t elementBytes(DType dtype) {
     return 4;
   case DType::I64:
     return 8;
+  case DType::I8:
+  case DType::F8E4M3:
+    return 1;
   }
   return 0;
+}
+
+uint64_t heldBytes(const Weight &weight) {
+  const Quantization *quantization = weight.quantization();
+  if (quantization && weight.dims()->size() == 2) {
+    uint64_t columns = weight.dims()->Get(1)->local(), scale = elementBytes(quantization->scale_dtype());
+    uint64_t zero = quantization->zero() == ZeroPoint::Packed ? 1 : quantization->zero() == ZeroPoint::Real ? scale : 0;
+    uint64_t blocks = (columns + quantization->block() - 1) / quantization->block();
+    return weight.dims()->Get(0)->local() * ((columns * quantization->bits() + 7) / 8 + blocks * (scale + zero));
+  }
+  uint64_t bytes = elementBytes(weight.dtype());
+  for (const WeightDim *dim : *weight.dims())
+    bytes *= dim->local();
+  return bytes;
+}
+
+uint64_t tokenBytes(const KvLayer &layer) {
+  uint64_t own = layer.scaling() == KvScaling::TokenHead ? 2 * sizeof(float) : 0;
+  return (uint64_t(layer.key_dim()) + layer.value_dim()) * elementBytes(layer.dtype()) + own;
 }
 
 namespace {
@@ -121,13 +143,56 @@ bool validateDim(const Mesh &mesh, const WeightDim &dim, const std::string &wher
   return true;
 }
 
+/// Checks that bytes lie in a file and are as many as `rows` of `row` bytes.
+bool validateRange(const Artifact &artifact, const FileRange *range, uint64_t rows, uint64_t row,
+                   const std::string &where, Error &error) {
+  if (!range || range->file() >= count(artifact.files()))
+    return refuse(error, where, "it is missing, or its file is not in the list");
+  uint64_t fileBytes = artifact.files()->Get(range->file())->bytes();
+  if (range->length() > fileBytes || range->offset() > fileBytes - range->length())
+    return refuse(error, where, "it leaves its file");
+  std::optional<uint64_t> bytes = product({rows, row});
+  return (bytes && *bytes == range->length()) || refuse(error, where, "its length is not that of its blocks");
+}
+
+/// Checks what belongs to a weight's codes; its own fields are checked but for `length`.
+bool validateQuantization(const Artifact &artifact, const Weight &weight, const std::string &where, Error &error) {
+  const Quantization &quantization = *weight.quantization();
+  unsigned bits = quantization.bits();
+  if ((bits != 2 && bits != 4 && bits != 8) || quantization.block() == 0 || !isFloat(quantization.scale_dtype()) ||
+      quantization.zero() > ZeroPoint::MAX)
+    return refuse(error, where, "its bits, block, scales or zero points are out of range");
+  bool isTable = weight.use() == WeightUse::Table && !weight.transposed();
+  bool isMatrix = weight.use() == WeightUse::Linear && weight.transposed();
+  if (count(weight.dims()) != 2 || (!isTable && !isMatrix) || weight.dtype() != DType::F32 ||
+      weight.stored_dtype() != DType::I8)
+    return refuse(error, where, "it is quantised, but not a table or a transposed matrix that is computed in f32");
+  uint64_t rows = weight.dims()->Get(0)->stored(), columns = weight.dims()->Get(1)->stored();
+  if (columns == 0 || columns > (uint64_t(1) << 48) || weight.dims()->Get(1)->run() != 0)
+    return refuse(error, where, "its rows are empty, too long, or taken in pieces");
+  std::optional<uint64_t> row = product({columns, bits});
+  std::optional<uint64_t> bytes = row ? product({rows, *row / 8}) : std::nullopt;
+  if (!bytes || *row % 8 != 0 || *bytes != weight.length())
+    return refuse(error, where, "its length is not that of its stored codes");
+  uint64_t blocks = (columns - 1) / quantization.block() + 1, scale = elementBytes(quantization.scale_dtype());
+  if (!validateRange(artifact, quantization.scales(), rows, blocks * scale, where + ", scales", error))
+    return false;
+  uint64_t zero = quantization.zero() == ZeroPoint::Packed ? (blocks * bits + 7) / 8
+                  : quantization.zero() == ZeroPoint::Real ? blocks * scale
+                                                           : 0;
+  if (zero == 0)
+    return !quantization.zero_points() || refuse(error, where, "it has zero points that it does not use");
+  return validateRange(artifact, quantization.zero_points(), rows, zero, where + ", zero points", error);
+}
+
 bool validateWeight(const Artifact &artifact, const Weight &weight, const std::string &where, Error &error) {
   if (weight.file() >= count(artifact.files()))
     return refuse(error, where, "its file is not in the list");
   uint64_t fileBytes = artifact.files()->Get(weight.file())->bytes();
   if (weight.length() > fileBytes || weight.offset() > fileBytes - weight.length())
     return refuse(error, where, "it leaves its file");
-  if (!isFloat(weight.stored_dtype()) || !isFloat(weight.dtype()) || weight.use() > WeightUse::MAX)
+  bool isCodes = weight.quantization() && weight.stored_dtype() == DType::I8;
+  if ((!isFloat(weight.stored_dtype()) && !isCodes) || !isFloat(weight.dtype()) || weight.use() > WeightUse::MAX)
     return refuse(error, where, "its element type or use is unknown");
   if (weight.use() == WeightUse::Vector && weight.dtype() != DType::F32)
     return refuse(error, where, "vectors are kept in f32");
@@ -149,6 +214,8 @@ bool validateWeight(const Artifact &artifact, const Weight &weight, const std::s
     if (!validateDim(*artifact.mesh(), dim, place, error))
       return false;
   }
+  if (weight.quantization())
+    return validateQuantization(artifact, weight, where, error);
   if (stored != weight.length())
     return refuse(error, where, "its length is not that of its stored shape");
   return true;
@@ -171,12 +238,18 @@ bool validateKv(const Artifact &artifact, Error &error) {
     const KvLayer &layer = *kv->layers()->Get(i);
     constexpr uint32_t limit = 1 << 20;
     std::string where = "KV layer " + std::to_string(i);
-    if (!isFloat(layer.dtype()) || layer.heads() == 0 || layer.heads() > limit || layer.key_dim() == 0 ||
+    bool isCodes = layer.dtype() == DType::I8 || layer.dtype() == DType::F8E4M3;
+    if ((!isFloat(layer.dtype()) && !isCodes) || layer.heads() == 0 || layer.heads() > limit || layer.key_dim() == 0 ||
         layer.key_dim() > limit || layer.value_dim() == 0 || layer.value_dim() > limit)
       return refuse(error, where, "its element type, heads or widths are out of range");
+    if (isCodes)
+      return refuse(error, where, "its element type is not one that a runtime takes");
+    auto isScale = [](float scale) { return scale >= 0x1p-126f && scale <= 0x1p126f; };
+    if (layer.scaling() > KvScaling::MAX || isCodes != (layer.scaling() != KvScaling::None) ||
+        (layer.scaling() == KvScaling::Tensor && !(isScale(layer.key_scale()) && isScale(layer.value_scale()))))
+      return refuse(error, where, "its scales are not those of its element type");
     std::optional<uint64_t> bytes =
-        product({pages, kv->block(), layer.heads(), uint64_t(layer.key_dim()) + layer.value_dim(),
-                 elementBytes(layer.dtype())});
+        product({pages, kv->block(), layer.heads(), tokenBytes(layer)});
     if (!bytes || (total += *bytes) > (uint64_t(1) << 62))
       return refuse(error, where, "the cache exceeds 2^62 bytes");
   }

@@ -31,6 +31,13 @@ uint64_t axisSize(const Mesh &mesh, Axis axis);
 /// Bytes of an element.
 uint64_t elementBytes(DType dtype);
 
+/// Bytes that a rank holds of a weight, as operands count them: all of its local sizes, and of a quantised one what
+/// belongs to its blocks.
+uint64_t heldBytes(const Weight &weight);
+
+/// Bytes of one token of one head of a layer: its key and value, and their scales if they have some of their own.
+uint64_t tokenBytes(const KvLayer &layer);
+
 /// Whether the work is an exchange among ranks.
 inline bool isCollective(Work work) { return work == Work::AllToAll || work == Work::AllReduce; }
 

@@ -386,13 +386,8 @@ bool detail::validatePlace(const Artifact &artifact, const Entry &entry, const O
              operand.offset() <= arenaBytes - operand.bytes();
     break;
   case Space::Weight:
-    if (operand.index() < count(artifact.weights()) && operand.offset() == 0) {
-      const Weight &weight = *artifact.weights()->Get(operand.index());
-      uint64_t bytes = elementBytes(weight.dtype());
-      for (const WeightDim *dim : *weight.dims())
-        bytes *= dim->local();
-      inside = operand.bytes() == bytes;
-    }
+    inside = operand.index() < count(artifact.weights()) && operand.offset() == 0 &&
+             operand.bytes() == heldBytes(*artifact.weights()->Get(operand.index()));
     break;
   case Space::Kv:
     inside = operand.index() < count(artifact.kv()->layers()) && operand.offset() == 0 && operand.bytes() == 0;

@@ -26,6 +26,8 @@ InFlightDiagnostic unwritable(MLIRContext *context, StringRef file) {
 }
 
 StringRef dtypeOf(Type type) {
+  if (!type)
+    return "U8";
   if (type.isF32())
     return "F32";
   return type.isF16() ? "F16" : "BF16";

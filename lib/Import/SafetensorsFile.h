@@ -13,7 +13,7 @@ namespace helix {
 /// A tensor for a .safetensors file.
 struct NewTensor {
   std::string name;
-  mlir::Type element; ///< f32, f16 or bf16
+  mlir::Type element; ///< f32, f16 or bf16; null: bytes, for which the format has no other name
   llvm::SmallVector<int64_t> shape;
   int64_t bytes = 0;
   /// Its elements, row-major and little-endian; a failure has been reported.

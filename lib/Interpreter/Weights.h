@@ -21,7 +21,7 @@ public:
   mlir::FailureOr<TensorRef> load(WeightOp op, MeshAttr mesh, int64_t rank);
 
 private:
-  mlir::FailureOr<llvm::StringRef> bytes(WeightOp op);
+  mlir::FailureOr<llvm::StringRef> bytes(WeightOp op, llvm::StringRef file, int64_t offset, int64_t length);
 
   std::string directory;
   std::map<std::string, std::unique_ptr<llvm::MemoryBuffer>> files;

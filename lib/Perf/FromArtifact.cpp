@@ -1,5 +1,6 @@
 //===- FromArtifact.cpp - An entry of an artifact as a program -------------===//
 #include "lib/Perf/FromArtifact.h"
+#include "lib/Artifact/Validate.h"
 
 #include <algorithm>
 #include <cctype>
@@ -11,6 +12,8 @@ namespace {
 using artifact::Operand;
 
 DType dtypeOf(artifact::DType dtype) {
+  if (dtype == artifact::DType::I8 || dtype == artifact::DType::F8E4M3)
+    return DType::Fp8;
   return dtype == artifact::DType::F16 || dtype == artifact::DType::BF16 ? DType::Half : DType::F32;
 }
 
@@ -69,8 +72,10 @@ struct Builder {
     return localLength(length, artifact.kv()->block(), artifact.mesh()->kvp(), kvpRank);
   }
 
-  double kvScale(artifact::DType stored) const {
-    return assumed.kv ? bytesPerElement(*assumed.kv) / bytesPerElement(dtypeOf(stored)) : 1;
+  /// What assumed numbers take in place of those of a layer.
+  double kvScale(const artifact::KvLayer &layer) const {
+    double elements = double(layer.key_dim()) + layer.value_dim();
+    return assumed.kv ? elements * bytesPerElement(*assumed.kv) / double(tokenBytes(layer)) : 1;
   }
 
   /// Coefficients of a chunk are those of the share of the entry's slots and tokens that it covers, so sums over the
@@ -177,29 +182,34 @@ struct Builder {
       const Operand &operand = *command.inputs()->Get(1);
       artifact::DType stored = artifact.weights()->Get(operand.index())->dtype();
       const auto *embedding = command.work_as_Embedding();
-      double weights = embedding ? double(embedding->rows() * embedding->hidden()) * bytesPerElement(dtypeOf(stored))
-                                 : double(operand.bytes());
+      double weights = double(operand.bytes());
+      if (embedding)
+        weights *= double(embedding->rows()) / double(embedding->vocabulary());
+      double elements = 1;
+      for (const artifact::WeightDim *dim : *artifact.weights()->Get(operand.index())->dims())
+        elements *= double(dim->local());
+      if (embedding)
+        elements *= double(embedding->rows()) / double(embedding->vocabulary());
       work.kind = embedding ? CommandClass::Copy : CommandClass::Linear;
       work.dtype = assumed.weights.value_or(dtypeOf(stored));
       work.activationBytes = std::max(0.0, bytes - weights);
-      work.weightBytes = weights * bytesPerElement(work.dtype) / bytesPerElement(dtypeOf(stored));
+      work.weightBytes = assumed.weights ? elements * bytesPerElement(work.dtype) : weights;
       break;
     }
     case artifact::Work::PartialAttention: {
-      artifact::DType stored = artifact.kv()->layers()->Get(command.inputs()->Get(1)->index())->dtype();
+      const artifact::KvLayer &layer = *artifact.kv()->layers()->Get(command.inputs()->Get(1)->index());
       work.kind = CommandClass::Attention;
       // A cache narrower than that is widened before it is multiplied.
-      work.dtype = std::min(assumed.kv.value_or(dtypeOf(stored)), DType::Half);
-      work.kvBytes = cachedBytes * kvScale(stored);
+      work.dtype = std::min(assumed.kv.value_or(dtypeOf(layer.dtype())), DType::Half);
+      work.kvBytes = cachedBytes * kvScale(layer);
       work.activationBytes = bytes - cachedBytes;
       break;
     }
     case artifact::Work::KvAppend: {
       const artifact::KvLayer &layer = *artifact.kv()->layers()->Get(command.inputs()->Get(4)->index());
-      double written = factors.queries * layer.heads() * (layer.key_dim() + layer.value_dim()) /
-                       artifact.mesh()->kvp() * bytesPerElement(dtypeOf(layer.dtype()));
+      double written = factors.queries * layer.heads() * double(tokenBytes(layer)) / artifact.mesh()->kvp();
       work.kind = CommandClass::Copy;
-      work.kvBytes = written * kvScale(layer.dtype());
+      work.kvBytes = written * kvScale(layer);
       work.activationBytes = std::max(0.0, bytes - written);
       break;
     }
@@ -265,21 +275,20 @@ struct Builder {
   void measureMemory() {
     for (uint32_t i = 0; artifact.weights() && i < artifact.weights()->size(); ++i) {
       const artifact::Weight &weight = *artifact.weights()->Get(i);
-      DType dtype = dtypeOf(weight.dtype());
-      if (assumed.weights && weight.use() != artifact::WeightUse::Vector)
-        dtype = *assumed.weights;
       double elements = 1;
       for (const artifact::WeightDim *dim : *weight.dims())
         elements *= double(dim->local());
-      program.weightBytes += elements * bytesPerElement(dtype);
+      bool isAssumed = assumed.weights && weight.use() != artifact::WeightUse::Vector;
+      program.weightBytes += isAssumed ? elements * bytesPerElement(*assumed.weights) : double(heldBytes(weight));
     }
     double tokens = 0;
     for (size_t b = 0; b < lengths.past.size(); ++b)
       tokens += double(local(lengths.past[b] + lengths.newTokens[b]));
     for (uint32_t i = 0; artifact.kv()->layers() && i < artifact.kv()->layers()->size(); ++i) {
       const artifact::KvLayer &layer = *artifact.kv()->layers()->Get(i);
-      program.kvBytes += tokens * layer.heads() * (layer.key_dim() + layer.value_dim()) *
-                         bytesPerElement(assumed.kv.value_or(dtypeOf(layer.dtype())));
+      double held = assumed.kv ? (double(layer.key_dim()) + layer.value_dim()) * bytesPerElement(*assumed.kv)
+                               : double(tokenBytes(layer));
+      program.kvBytes += tokens * layer.heads() * held;
     }
   }
 

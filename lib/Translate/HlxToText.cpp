@@ -47,7 +47,22 @@ struct Printer {
           out << " on " << split->replicas() << " each";
       }
     });
-    out << "]\n";
+    out << "]";
+    if (const Quantization *quantization = weight.quantization())
+      codes(*quantization);
+    out << "\n";
+  }
+
+  void codes(const Quantization &quantization) {
+    auto range = [&](const FileRange &range) {
+      out << " of file " << range.file() << ", bytes " << range.offset() << " + " << range.length();
+    };
+    out << " codes of " << unsigned(quantization.bits()) << (quantization.is_signed() ? " signed bits" : " bits")
+        << ", blocks of " << quantization.block() << ", scales " << EnumNameDType(quantization.scale_dtype());
+    range(*quantization.scales());
+    out << ", zero " << EnumNameZeroPoint(quantization.zero());
+    if (quantization.zero_points())
+      range(*quantization.zero_points());
   }
 
   void operand(const Operand &operand) {

@@ -21,11 +21,18 @@ using namespace artifact;
 
 InFlightDiagnostic invalid(Operation *op) { return op->emitError(errorPrefix(ErrorCode::PlanInvalid)); }
 
-DType dtypeOf(Type type) { return type.isF16() ? DType::F16 : type.isBF16() ? DType::BF16 : DType::F32; }
+DType dtypeOf(Type type) {
+  if (type.isInteger())
+    return DType::I8;
+  if (isa<Float8E4M3FNType>(type))
+    return DType::F8E4M3;
+  return type.isF16() ? DType::F16 : type.isBF16() ? DType::BF16 : DType::F32;
+}
 
 artifact::Axis axisOf(helix::Axis axis) { return static_cast<artifact::Axis>(axis); }
 static_assert(int(artifact::Axis::Tpf) == int(helix::Axis::Tpf) && int(artifact::Axis::Kvp) == int(helix::Axis::Kvp));
 static_assert(int(artifact::WeightUse::Vector) == int(plan::WeightUse::Vector));
+static_assert(int(artifact::ZeroPoint::Real) == int(helix::ZeroPoint::Real));
 static_assert(int(artifact::EntryKind::Prefill) == int(helix::EntryKind::Prefill));
 static_assert(int(artifact::LogitRows::All) == int(helix::LogitRows::All));
 
@@ -56,8 +63,7 @@ struct Writer {
   //===--------------------------------------------------------------------===//
 
   /// Index of the file in the artifact's list.
-  FailureOr<uint32_t> fileOf(plan::WeightOp weight) {
-    StringRef name = weight.getFile();
+  FailureOr<uint32_t> fileOf(plan::WeightOp weight, StringRef name) {
     auto [it, isNew] = files.try_emplace(name, files.size());
     if (!isNew)
       return it->second;
@@ -86,8 +92,40 @@ struct Writer {
     return it->second;
   }
 
+  FailureOr<std::unique_ptr<FileRangeT>> rangeOf(plan::WeightOp op, BytesAttr bytes) {
+    FailureOr<uint32_t> file = fileOf(op, bytes.getFile().getValue());
+    if (failed(file))
+      return failure();
+    auto range = std::make_unique<FileRangeT>();
+    range->file = *file;
+    range->offset = bytes.getOffset();
+    range->length = bytes.getLength();
+    return range;
+  }
+
+  LogicalResult addQuantization(plan::WeightOp op, QuantAttr quant, WeightT &weight) {
+    auto quantization = std::make_unique<QuantizationT>();
+    quantization->bits = quant.getBits();
+    quantization->is_signed = cast<RankedTensorType>(op.getStored()).getElementType().isSignedInteger();
+    quantization->block = quant.getBlock();
+    quantization->scale_dtype = dtypeOf(quant.getScale());
+    quantization->zero = static_cast<artifact::ZeroPoint>(quant.getZero());
+    FailureOr<std::unique_ptr<FileRangeT>> scales = rangeOf(op, op.getScalesAttr());
+    if (failed(scales))
+      return failure();
+    quantization->scales = std::move(*scales);
+    if (BytesAttr bytes = op.getZeroPointsAttr()) {
+      FailureOr<std::unique_ptr<FileRangeT>> zeros = rangeOf(op, bytes);
+      if (failed(zeros))
+        return failure();
+      quantization->zero_points = std::move(*zeros);
+    }
+    weight.quantization = std::move(quantization);
+    return success();
+  }
+
   LogicalResult add(plan::WeightOp op) {
-    FailureOr<uint32_t> file = fileOf(op);
+    FailureOr<uint32_t> file = fileOf(op, op.getFile());
     if (failed(file))
       return failure();
     auto stored = cast<RankedTensorType>(op.getStored()), local = cast<RankedTensorType>(op.getType());
@@ -97,6 +135,9 @@ struct Writer {
     weight->offset = op.getOffset();
     weight->length = op.getLength();
     weight->stored_dtype = dtypeOf(stored.getElementType());
+    if (QuantAttr quant = op.quant())
+      if (failed(addQuantization(op, quant, *weight)))
+        return failure();
     weight->dtype = dtypeOf(local.getElementType());
     weight->use = static_cast<artifact::WeightUse>(op.getUse());
     for (int64_t d = 0; d < stored.getRank(); ++d) {
@@ -310,6 +351,11 @@ struct Writer {
       layer->key_dim = cache.getKeyDim();
       layer->value_dim = cache.getValueDim();
       layer->dtype = dtypeOf(cache.getElement());
+      if (KvScaleAttr scale = cache.getScale()) {
+        layer->scaling = scale.perToken() ? KvScaling::TokenHead : KvScaling::Tensor;
+        layer->key_scale = scale.perToken() ? 0 : scale.getKey().getValueAsDouble();
+        layer->value_scale = scale.perToken() ? 0 : scale.getValue().getValueAsDouble();
+      }
       layout->layers.push_back(std::move(layer));
     }
     for (BlockArgument argument : op.getBody().front().getArguments().drop_front(kInputs)) {

@@ -31,6 +31,21 @@ StepInputs::StepInputs(const artifact::Entry &entry) {
   qLen = {reinterpret_cast<int32_t *>(memory.data() + qLenAt), batch};
 }
 
+/// Packs one weight out of the mapped files; false if it cannot be.
+static bool loadOne(const artifact::Weight &weight, const cpu::WeightPlan &plan, std::span<const Mapping> files,
+                    std::span<std::byte> packed) {
+  std::span<const std::byte> stored = files[weight.file()].bytes().subspan(weight.offset(), weight.length());
+  const artifact::Quantization *quantization = weight.quantization();
+  if (!quantization)
+    return cpu::loadWeight(plan, stored, packed);
+  auto range = [&](const artifact::FileRange *range) {
+    return range ? files[range->file()].bytes().subspan(range->offset(), range->length())
+                 : std::span<const std::byte>();
+  };
+  return cpu::loadQuantized(plan, quantFormat(weight), stored, range(quantization->scales()),
+                            range(quantization->zero_points()), packed);
+}
+
 void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done, const std::function<void()> &report) {
   // Large weights first, so that the threads end together.
   std::vector<uint32_t> order(layout.weights.size());
@@ -43,13 +58,11 @@ void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done,
     for (size_t i; begin < end && (i = next.fetch_add(1)) < order.size();) {
       const artifact::Weight &weight = *artifact.weights()->Get(order[i]);
       const RankLayout::Part &part = layout.weights[order[i]];
-      const Mapping &file = files[weight.file()];
-      std::span<const std::byte> stored = file.bytes().subspan(weight.offset(), weight.length());
       cpu::WeightPlan plan = weightPlan(weight, mesh, rank);
       // Memory that nothing is loaded to is not touched, either: a rank without a share does not pay for it.
-      if (!plan.isEmpty() && !cpu::loadWeight(plan, stored, {weights.data() + part.offset, part.bytes}))
+      if (!plan.isEmpty() && !loadOne(weight, plan, files, {weights.data() + part.offset, part.bytes}))
         loaded = false;
-      file.release(weight.offset(), weight.length());
+      files[weight.file()].release(weight.offset(), weight.length());
       done += part.bytes;
       if (report && worker == 0)
         report();
@@ -77,6 +90,20 @@ void Executor::execute(const cpu::LinearArgs &args, const Bound &command) {
   }
   each(cpu::linearItems(args.n), command.parallel,
        [&](size_t begin, size_t end, unsigned) { cpu::linear(args, begin, end); });
+}
+
+void Executor::execute(const cpu::LinearQuantizedArgs &args, const Bound &command) {
+  if (!args.weight) {
+    std::fill_n(args.y, args.rows * args.n, 0.0f);
+    return;
+  }
+  each(cpu::linearItems(args.n), command.parallel,
+       [&](size_t begin, size_t end, unsigned) { cpu::linearQuantized(args, begin, end); });
+}
+
+void Executor::execute(const cpu::EmbeddingQuantizedArgs &args, const Bound &command) {
+  each(args.rows, command.parallel,
+       [&](size_t begin, size_t end, unsigned) { cpu::embeddingQuantized(args, begin, end); });
 }
 
 void Executor::execute(const cpu::KvAppendArgs &args, const Bound &command) {

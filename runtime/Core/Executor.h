@@ -80,8 +80,9 @@ private:
     std::vector<cpu::ConcatPart> parts;
     cpu::ConcatArgs args; ///< without them
   };
-  using Call = std::variant<cpu::EmbeddingArgs, cpu::LinearArgs, cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall,
-                            cpu::LastTokenArgs, ConcatCall, KernelCall, Collective, EventCall>;
+  using Call = std::variant<cpu::EmbeddingArgs, cpu::EmbeddingQuantizedArgs, cpu::LinearArgs, cpu::LinearQuantizedArgs,
+                            cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall, cpu::LastTokenArgs, ConcatCall, KernelCall,
+                            Collective, EventCall>;
   struct Bound {
     Call call;
     bool parallel = true;     ///< worth the helpers; attention finds out by the lengths
@@ -112,7 +113,9 @@ private:
   uint32_t lastSource(const Stream &stream, const Collective &collective) const;
 
   void execute(const cpu::EmbeddingArgs &args, const Bound &command);
+  void execute(const cpu::EmbeddingQuantizedArgs &args, const Bound &command);
   void execute(const cpu::LinearArgs &args, const Bound &command);
+  void execute(const cpu::LinearQuantizedArgs &args, const Bound &command);
   void execute(const cpu::KvAppendArgs &args, const Bound &command);
   void execute(const cpu::AttentionArgs &args, const Bound &command);
   void execute(const MergeCall &call, const Bound &command);

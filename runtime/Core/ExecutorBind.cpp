@@ -46,6 +46,22 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
   switch (command.work_type()) {
   case artifact::Work::Embedding: {
     const auto &work = *command.work_as_Embedding();
+    if (weight(1).quantization()) {
+      cpu::WeightPlan plan = weightPlan(weight(1), mesh, rank);
+      cpu::QuantFormat format = quantFormat(weight(1));
+      // Where the rank has no rows, no id finds one.
+      return cpu::EmbeddingQuantizedArgs{static_cast<const int64_t *>(in(0)),
+                                         static_cast<const std::byte *>(in(1)),
+                                         format,
+                                         cpu::quantLayout(plan, format).value(),
+                                         cpu::quantShare(plan, format),
+                                         floats(out(0)),
+                                         work.rows(),
+                                         plan.isEmpty() ? 0 : work.vocabulary(),
+                                         work.hidden(),
+                                         int64_t(rank * work.vocabulary()),
+                                         work.tied()};
+    }
     return cpu::EmbeddingArgs{static_cast<const int64_t *>(in(0)),
                               in(1),
                               static_cast<cpu::DType>(weight(1).dtype()),
@@ -58,7 +74,20 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
   }
   case artifact::Work::Linear: {
     const auto &work = *command.work_as_Linear();
-    bool empty = weightPlan(weight(1), mesh, rank).isEmpty();
+    cpu::WeightPlan plan = weightPlan(weight(1), mesh, rank);
+    bool empty = plan.isEmpty();
+    if (weight(1).quantization()) {
+      cpu::QuantFormat format = quantFormat(weight(1));
+      return cpu::LinearQuantizedArgs{floats(in(0)),
+                                      empty ? nullptr : static_cast<const std::byte *>(in(1)),
+                                      format,
+                                      cpu::quantLayout(plan, format).value(),
+                                      cpu::quantShare(plan, format),
+                                      floats(out(0)),
+                                      work.rows(),
+                                      work.k(),
+                                      work.n()};
+    }
     return cpu::LinearArgs{floats(in(0)),
                            empty ? nullptr : in(1), // a product with nothing but padding is zero
                            static_cast<cpu::DType>(weight(1).dtype()),

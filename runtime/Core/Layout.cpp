@@ -57,6 +57,12 @@ cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uin
   return plan;
 }
 
+cpu::QuantFormat quantFormat(const artifact::Weight &weight) {
+  const artifact::Quantization &quantization = *weight.quantization();
+  return {quantization.bits(), quantization.block(), dtypeOf(quantization.scale_dtype()),
+          static_cast<cpu::ZeroPoint>(quantization.zero()), quantization.is_signed()};
+}
+
 cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_t rank) {
   const artifact::KvLayout &kv = *artifact.kv();
   const artifact::KvLayer &shape = *kv.layers()->Get(layer);
@@ -104,7 +110,12 @@ RankLayout layOut(const artifact::Artifact &artifact) {
   Mesh mesh = meshOf(artifact);
   if (artifact.weights())
     for (const artifact::Weight *weight : *artifact.weights()) {
-      std::optional<uint64_t> bytes = cpu::packedBytes(weightPlan(*weight, mesh, 0));
+      cpu::WeightPlan plan = weightPlan(*weight, mesh, 0);
+      std::optional<uint64_t> bytes;
+      if (!weight->quantization())
+        bytes = cpu::packedBytes(plan);
+      else if (std::optional<cpu::QuantLayout> packed = cpu::quantLayout(plan, quantFormat(*weight)))
+        bytes = packed->bytes;
       layout.weights.push_back(place(layout.weightBytes, bytes.value_or(kMaxBytes + 1)));
     }
   const artifact::KvLayout &kv = *artifact.kv();

@@ -5,6 +5,7 @@
 #include "lib/Artifact/Reader.h"
 #include "runtime/Comm/Communicator.h"
 #include "runtime/Cpu/Kernels.h"
+#include "runtime/Cpu/Quantized.h"
 #include "runtime/Cpu/Weights.h"
 
 #include <cstdint>
@@ -49,6 +50,9 @@ Mesh meshOf(const artifact::Artifact &artifact);
 
 /// What `rank` loads of a weight.
 cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uint32_t rank);
+
+/// What the codes of a weight mean; only of one that has a quantization.
+cpu::QuantFormat quantFormat(const artifact::Weight &weight);
 
 /// A layer's cache without its memory.
 cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_t rank);

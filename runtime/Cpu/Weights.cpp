@@ -25,18 +25,6 @@ std::optional<uint64_t> product(std::initializer_list<uint64_t> factors) {
 WeightDim rowsOf(const WeightPlan &plan) { return plan.rank == 2 ? plan.dims[0] : WeightDim{1, 0, {0, 1}, 1}; }
 const WeightDim &columnsOf(const WeightPlan &plan) { return plan.dims[plan.rank - 1]; }
 
-bool isConsistent(const WeightDim &dim) {
-  if (dim.share.begin > dim.share.end || dim.share.size() > dim.local || dim.windowOffset > dim.stored ||
-      (dim.run == 0 ? dim.stride != 0 : dim.stride < dim.run))
-    return false;
-  uint64_t end = dim.share.end, last = end - 1;
-  if (dim.run != 0 && end != 0 &&
-      (__builtin_mul_overflow(last / dim.run, dim.stride, &end) ||
-       __builtin_add_overflow(end, last % dim.run + 1, &end)))
-    return false;
-  return end <= dim.stored - dim.windowOffset;
-}
-
 /// Whether the packed weight has elements that the share does not.
 bool isPadded(const WeightPlan &plan) {
   const WeightDim &columns = plan.transposed ? plan.dims[0] : columnsOf(plan);
@@ -91,6 +79,18 @@ template <typename To, typename From> void packTransposed(const WeightPlan &plan
 }
 
 } // namespace
+
+bool isConsistent(const WeightDim &dim) {
+  if (dim.share.begin > dim.share.end || dim.share.size() > dim.local || dim.windowOffset > dim.stored ||
+      (dim.run == 0 ? dim.stride != 0 : dim.stride < dim.run))
+    return false;
+  uint64_t end = dim.share.end, last = end - 1;
+  if (dim.run != 0 && end != 0 &&
+      (__builtin_mul_overflow(last / dim.run, dim.stride, &end) ||
+       __builtin_add_overflow(end, last % dim.run + 1, &end)))
+    return false;
+  return end <= dim.stored - dim.windowOffset;
+}
 
 Range splitRange(Range range, uint64_t chunk, uint64_t coordinate) {
   uint64_t offset;

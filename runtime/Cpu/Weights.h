@@ -43,6 +43,9 @@ struct WeightDim {
   }
 };
 
+/// Whether the share lies in the stored tensor and fits the local size, and pieces do not overlap.
+bool isConsistent(const WeightDim &dim);
+
 struct WeightPlan {
   DType stored = DType::F32; ///< type in the file
   DType dtype = DType::F32;  ///< type in memory; f32 for Vector

@@ -132,6 +132,32 @@ FailureOr<Value> activation(Entry &entry, const onnx::NodeProto &node, int index
   return *value;
 }
 
+FailureOr<View> rowsOperand(Entry &entry, const onnx::NodeProto &node, int index) {
+  FailureOr<View> x = viewOf(entry, node, index);
+  if (failed(x))
+    return failure();
+  // What follows the leading dimensions, heads and their width for one, is brought together; how the graph sees the
+  // others, as one for instance, does not matter.
+  SmallVector<unsigned, 2> last = x->groups.back();
+  unsigned rank = typeOf(x->value).getRank(), leading = rank - last.size();
+  bool isLast = !last.empty() && llvm::equal(last, llvm::seq(leading, rank));
+  if (isLast && last.size() > 1) {
+    View joined = identityView(x->value);
+    joined.groups.resize(leading);
+    joined.groups.emplace_back(last.begin(), last.end());
+    if (std::optional<Value> value = materialise(entry.builder, entry.loc, joined)) {
+      x->value = *value;
+      x->groups.back() = {leading};
+    }
+  }
+  if (isLast && x->groups.back().size() == 1)
+    return x;
+  FailureOr<Value> value = activation(entry, node, index);
+  if (failed(value))
+    return failure();
+  return identityView(*value);
+}
+
 FailureOr<const StoredTensor *> constant(Entry &entry, const onnx::NodeProto &node, int index) {
   const GraphValue *value = operand(entry, node, index);
   if (!value || value->kind != GraphValue::Kind::Weight || !value->weight->floatType(entry.context)) {
@@ -324,7 +350,7 @@ Value weightOf(Entry &entry, const StoredTensor &stored, Dtype dtype, bool trans
                              TypeAttr::get(storedType), DenseI64ArrayAttr(), DenseI64ArrayAttr(), ArrayAttr(),
                              transposed ? b.getUnitAttr() : UnitAttr(), DenseI64ArrayAttr());
   if (!stored.isExternal())
-    entry.state.inlineWeights.emplace_back(op, &stored);
+    entry.state.inlineWeights.push_back({op, &stored});
   return known = op;
 }
 

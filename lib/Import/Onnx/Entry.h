@@ -101,6 +101,14 @@ struct Cache {
   mlir::Value newest = {};
 };
 
+/// A reference of a `helix.weight` to bytes in the protobuf: of its elements or codes, or of what belongs to those.
+struct InlineWeight {
+  enum class Part { Bytes, Scales, ZeroPoints };
+  WeightOp op = {};
+  const StoredTensor *stored = nullptr;
+  Part part = Part::Bytes;
+};
+
 /// What both entries share.
 struct ImportState {
   const Model &model;
@@ -111,8 +119,10 @@ struct ImportState {
   std::map<std::pair<const onnx::NodeProto *, std::string>, std::vector<onnx::TensorProto *>> made = {};
   std::deque<onnx::TensorProto> protos = {};
   int64_t madeBytes = 0;
-  /// `helix.weight` ops whose bytes are in the protobuf, to be given a place in the inline weights' file.
-  std::vector<std::pair<WeightOp, const StoredTensor *>> inlineWeights = {};
+  /// Constants of codes in another shape.
+  std::deque<StoredTensor> reshaped = {};
+  /// What is to be given a place in the inline weights' file.
+  std::vector<InlineWeight> inlineWeights = {};
 };
 
 /// One function being imported.
@@ -158,6 +168,9 @@ std::optional<View> partOf(Entry &entry, View view, int64_t axis, int64_t first,
 
 /// Operand `index` as activations in the order in which they are computed; an error if it is anything else.
 mlir::FailureOr<mlir::Value> activation(Entry &entry, const onnx::NodeProto &node, int index);
+
+/// Operand `index` as activations in which the last dimension is the value's own, for a product.
+mlir::FailureOr<View> rowsOperand(Entry &entry, const onnx::NodeProto &node, int index);
 
 /// Operand `index` as a constant of f32, f16 or bf16; an error if it is anything else.
 mlir::FailureOr<const StoredTensor *> constant(Entry &entry, const onnx::NodeProto &node, int index);
@@ -236,6 +249,11 @@ mlir::LogicalResult importSkipRmsNorm(Entry &entry, const onnx::NodeProto &node)
 /// Reshape, Transpose, Squeeze and Unsqueeze of activations.
 mlir::LogicalResult importReshape(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importShapeOfView(Entry &entry, const onnx::NodeProto &node, View view);
+mlir::LogicalResult importMatMulNBits(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importGatherBlockQuantized(Entry &entry, const onnx::NodeProto &node);
+/// Reshape of a constant of codes, which is never computed with.
+bool isReshapeOfCodes(Entry &entry, const onnx::NodeProto &node);
+mlir::LogicalResult importReshapeOfCodes(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importGemm(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importLayerNorm(Entry &entry, const onnx::NodeProto &node);
 mlir::LogicalResult importSkipLayerNorm(Entry &entry, const onnx::NodeProto &node);

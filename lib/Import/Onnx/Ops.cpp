@@ -30,29 +30,9 @@ LogicalResult importGather(Entry &entry, const onnx::NodeProto &node) {
   return success();
 }
 
-/// x times a constant [K, N], or one [N, K] that is transposed; x is seen in whatever way.
+/// x times a constant [K, N], or one [N, K] that is transposed.
 FailureOr<View> product(Entry &entry, const onnx::NodeProto &node, View x, const StoredTensor &weight,
                         bool transposed) {
-  // What follows the leading dimensions, heads and their width for one, is brought together; how the graph sees the
-  // others, as one for instance, does not matter.
-  SmallVector<unsigned, 2> last = x.groups.back();
-  unsigned rank = typeOf(x.value).getRank(), leading = rank - last.size();
-  bool isLast = !last.empty() && llvm::equal(last, llvm::seq(leading, rank));
-  if (isLast && last.size() > 1) {
-    View joined = identityView(x.value);
-    joined.groups.resize(leading);
-    joined.groups.emplace_back(last.begin(), last.end());
-    if (std::optional<Value> value = materialise(entry.builder, entry.loc, joined)) {
-      x.value = *value;
-      x.groups.back() = {leading};
-    }
-  }
-  if (!isLast || x.groups.back().size() != 1) {
-    FailureOr<Value> value = activation(entry, node, 0);
-    if (failed(value))
-      return failure();
-    x = identityView(*value);
-  }
   SmallVector<int64_t> shape(typeOf(x.value).getShape());
   bool isMatrix = weight.shape.size() == 2;
   if (!isMatrix || weight.shape[transposed ? 1 : 0] != shape.back()) {
@@ -71,7 +51,7 @@ FailureOr<View> product(Entry &entry, const onnx::NodeProto &node, View x, const
 LogicalResult importMatMul(Entry &entry, const onnx::NodeProto &node) {
   if (failed(Attributes(entry.context, node).finish()))
     return failure();
-  FailureOr<View> x = viewOf(entry, node, 0);
+  FailureOr<View> x = rowsOperand(entry, node, 0);
   if (failed(x))
     return failure();
   const GraphValue *factor = operand(entry, node, 1);
@@ -95,7 +75,7 @@ LogicalResult importGemm(Entry &entry, const onnx::NodeProto &node) {
   bool transB = attributes.integer("transB", 0) != 0;
   if (failed(attributes.finish()))
     return failure();
-  FailureOr<View> x = viewOf(entry, node, 0);
+  FailureOr<View> x = rowsOperand(entry, node, 0);
   if (failed(x))
     return failure();
   const GraphValue *factor = operand(entry, node, 1);
@@ -210,8 +190,10 @@ const OpEntry kOps[] = {
     {"", "Where", 3, 3, 1, 1, refuseActivations},
     {"", "Xor", 2, 2, 1, 1, refuseActivations},
     {kMicrosoft, "FastGelu", 1, 1, 1, 1, importGelu},
+    {kMicrosoft, "GatherBlockQuantized", 3, 4, 1, 1, importGatherBlockQuantized},
     {kMicrosoft, "Gelu", 1, 1, 1, 1, importGelu},
     {kMicrosoft, "GroupQueryAttention", 7, 17, 1, 4, importGroupQueryAttention},
+    {kMicrosoft, "MatMulNBits", 3, 6, 1, 1, importMatMulNBits},
     {kMicrosoft, "MultiHeadAttention", 3, 10, 1, 4, importMultiHeadAttention},
     {kMicrosoft, "QuickGelu", 1, 1, 1, 1, importSwish},
     {kMicrosoft, "RotaryEmbedding", 4, 4, 1, 1, importRotaryEmbedding},
@@ -223,6 +205,10 @@ const OpEntry kOps[] = {
 /// An op means what its operands make of it: sums of masks, of keys, of halves of heads, of activations. `what` says
 /// what they make.
 LogicalResult importByOperands(Entry &entry, const onnx::NodeProto &node, const OpEntry &op, const char *&what) {
+  if (isReshapeOfCodes(entry, node)) {
+    what = "computed";
+    return importReshapeOfCodes(entry, node);
+  }
   if (isSymbolic(entry, node)) {
     what = "computed";
     return importSymbolic(entry, node);

@@ -16,7 +16,7 @@ LogicalResult writeInlineWeights(MLIRContext *context, ImportState &state, Strin
   StringRef path = state.options.inlineWeightsPath;
   if (path.empty())
     return modelError(context, ErrorCode::InlineWeightsPathMissing)
-           << "the bytes of the weight " << quoted(state.inlineWeights.front().second->name)
+           << "the bytes of the weight " << quoted(state.inlineWeights.front().stored->name)
            << " are inside the protobuf; say where to put such weights with --inline-weights=FILE.safetensors, or "
               "export the model with external data";
   FailureOr<std::string> target = realTarget(context, path);
@@ -31,19 +31,36 @@ LogicalResult writeInlineWeights(MLIRContext *context, ImportState &state, Strin
 
   llvm::MapVector<const StoredTensor *, size_t> indices;
   SmallVector<NewTensor> tensors;
-  for (auto &[op, weight] : state.inlineWeights) {
+  for (auto &[op, weight, part] : state.inlineWeights) {
     const StoredTensor *stored = weight;
-    if (indices.insert({stored, tensors.size()}).second)
-      tensors.push_back({stored->name, stored->floatType(context), stored->shape, stored->bytes,
-                         [context, stored] { return bytesOf(context, *stored); }});
+    if (!indices.insert({stored, tensors.size()}).second)
+      continue;
+    NewTensor tensor{stored->name, stored->floatType(context), stored->shape, stored->bytes,
+                     [context, stored] { return bytesOf(context, *stored); }};
+    if (stored->isCodes())
+      tensor.shape = {stored->bytes};
+    tensors.push_back(std::move(tensor));
   }
   FailureOr<SmallVector<int64_t>> offsets = writeSafetensors(context, path, tensors);
   if (failed(offsets))
     return failure();
   std::string file = relativePath(*target, state.model.directories.given);
-  for (auto &[op, stored] : state.inlineWeights) {
-    op.setFile(file);
-    op.setOffset((*offsets)[indices.lookup(stored)]);
+  for (auto &[op, stored, part] : state.inlineWeights) {
+    int64_t offset = (*offsets)[indices.lookup(stored)];
+    auto moved = [&](BytesAttr bytes) {
+      return BytesAttr::get(context, StringAttr::get(context, file), offset, bytes.getLength(), bytes.getElement());
+    };
+    switch (part) {
+    case InlineWeight::Part::Bytes:
+      op.setFile(file);
+      op.setOffset(offset);
+      break;
+    case InlineWeight::Part::Scales:
+      op.setScalesAttr(moved(op.getScalesAttr()));
+      break;
+    case InlineWeight::Part::ZeroPoints:
+      op.setZeroPointsAttr(moved(op.getZeroPointsAttr()));
+    }
   }
   return success();
 }

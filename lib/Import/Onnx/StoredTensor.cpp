@@ -27,19 +27,24 @@ InFlightDiagnostic tensorError(MLIRContext *context, const StoredTensor &stored,
   return modelError(context, code) << "tensor " << quoted(stored.name) << ": ";
 }
 
-/// Bytes per element of the types that are read; 0 for others.
-int64_t elementBytes(int32_t type) {
+/// Bits per element of the types that are read; 0 for others.
+int64_t elementBits(int32_t type) {
   switch (type) {
   case onnx::TensorProto::INT64:
-    return 8;
+    return 64;
   case onnx::TensorProto::FLOAT:
   case onnx::TensorProto::INT32:
-    return 4;
+    return 32;
   case onnx::TensorProto::FLOAT16:
   case onnx::TensorProto::BFLOAT16:
-    return 2;
+    return 16;
   case onnx::TensorProto::BOOL:
-    return 1;
+  case onnx::TensorProto::UINT8:
+  case onnx::TensorProto::INT8:
+    return 8;
+  case onnx::TensorProto::UINT4:
+  case onnx::TensorProto::INT4:
+    return 4;
   default:
     return 0;
   }
@@ -47,11 +52,12 @@ int64_t elementBytes(int32_t type) {
 
 LogicalResult describeShape(MLIRContext *context, StoredTensor &stored) {
   const onnx::TensorProto &tensor = *stored.proto;
-  int64_t width = elementBytes(tensor.data_type());
-  if (width == 0)
+  int64_t bits = elementBits(tensor.data_type());
+  if (bits == 0)
     return tensorError(context, stored, ErrorCode::TypeUnsupported)
            << "is of " << typeText(tensor.data_type())
-           << "; supported are FLOAT, FLOAT16, BFLOAT16, INT32, INT64 and BOOL";
+           << "; supported are FLOAT, FLOAT16, BFLOAT16, INT32, INT64 and BOOL, and for quantised weights UINT8, INT8, "
+              "UINT4 and INT4";
   if (tensor.dims_size() > kMaxRank)
     return tensorError(context, stored, ErrorCode::TensorShapeInvalid)
            << "has " << tensor.dims_size() << " dimensions; at most " << kMaxRank << " are supported";
@@ -64,11 +70,11 @@ LogicalResult describeShape(MLIRContext *context, StoredTensor &stored) {
       return tensorError(context, stored, ErrorCode::TensorShapeInvalid)
              << "has shape " << shapeText(stored.shape) << "; every dimension must be from 1 to " << kMaxDim
              << " and their product below 2^63";
-  if (__builtin_mul_overflow(elements, width, &bytes))
+  if (__builtin_mul_overflow(elements, std::max<int64_t>(1, bits / 8), &bytes))
     return tensorError(context, stored, ErrorCode::TensorShapeInvalid)
            << "has shape " << shapeText(stored.shape) << ", which is more than 2^63 bytes";
   stored.elements = elements;
-  stored.bytes = bytes;
+  stored.bytes = bits < 8 ? (elements + 1) / 2 : bytes;
   return success();
 }
 
@@ -92,7 +98,9 @@ LogicalResult checkInline(MLIRContext *context, const StoredTensor &stored) {
   }
   if (tensor.has_raw_data() && typed == 0 && static_cast<int64_t>(tensor.raw_data().size()) == stored.bytes)
     return success();
-  if (!tensor.has_raw_data() && typed == stored.elements)
+  // Two elements of four bits are one of the list.
+  bool isPacked = stored.isCodes() && stored.bytes != stored.elements;
+  if (!tensor.has_raw_data() && typed == (isPacked ? stored.bytes : stored.elements))
     return success();
   return tensorError(context, stored, ErrorCode::TensorDataInvalid)
          << "has shape " << shapeText(stored.shape) << ", so " << stored.bytes << " bytes, but holds "
@@ -250,7 +258,7 @@ FailureOr<std::string> bytesOf(MLIRContext *context, const StoredTensor &tensor)
     return proto.raw_data();
   std::string bytes(tensor.bytes, '\0');
   char *out = bytes.data();
-  for (int64_t i = 0; i < tensor.elements; ++i) {
+  for (int64_t i = 0, end = tensor.isCodes() ? tensor.bytes : tensor.elements; i < end; ++i) {
     switch (proto.data_type()) {
     case onnx::TensorProto::FLOAT:
       llvm::support::endian::write<float, llvm::endianness::little>(out + 4 * i, proto.float_data(i));
@@ -263,6 +271,12 @@ FailureOr<std::string> bytesOf(MLIRContext *context, const StoredTensor &tensor)
       break;
     case onnx::TensorProto::BOOL:
       out[i] = proto.int32_data(i) != 0;
+      break;
+    case onnx::TensorProto::UINT8:
+    case onnx::TensorProto::INT8:
+    case onnx::TensorProto::UINT4:
+    case onnx::TensorProto::INT4:
+      out[i] = static_cast<char>(proto.int32_data(i));
       break;
     default: // The 16 bits of a float16 or bfloat16.
       llvm::support::endian::write16le(out + 2 * i, static_cast<uint16_t>(proto.int32_data(i)));

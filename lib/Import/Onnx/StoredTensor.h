@@ -37,6 +37,12 @@ struct StoredTensor {
   bool isInteger() const {
     return proto->data_type() == onnx::TensorProto::INT32 || proto->data_type() == onnx::TensorProto::INT64;
   }
+  /// Whole numbers of at most 8 bits: codes of a quantised weight. Those of fewer are packed.
+  bool isCodes() const {
+    using Proto = onnx::TensorProto;
+    int32_t type = proto->data_type();
+    return type == Proto::UINT8 || type == Proto::INT8 || type == Proto::UINT4 || type == Proto::INT4;
+  }
   bool isBool() const { return proto->data_type() == onnx::TensorProto::BOOL; }
   /// f32, f16 or bf16; null for other types.
   mlir::Type floatType(mlir::MLIRContext *context) const;

@@ -96,8 +96,8 @@ func.func private @capacity(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_d
 
 // -----
 
-// expected-error @below {{a KV cache holds f32, f16 or bf16}}
-func.func private @element(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 2, capacity = 16>)
+// expected-error @below {{a KV cache holds f32, f16, bf16, i8 or f8E4M3FN}}
+func.func private @element(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i16, block = 4, kvp = 2, capacity = 16>)
 
 // -----
 
@@ -453,3 +453,92 @@ func.func @slopes_shape(%q: tensor<1x1x4x4xf32>, %past: tensor<1xi32>, %c: !kv, 
   %a = helix.attention %q, %c, %past, %past slopes %s : tensor<2xf32> {scale = 0.5 : f64} : tensor<1x1x4x4xf32>, !kv, tensor<1xi32> -> tensor<1x1x4x4xf32>
   return
 }
+
+// -----
+
+// expected-error @below {{a KV cache of 'i8' needs a scale}}
+func.func private @codes(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 2, capacity = 16>)
+
+// -----
+
+// expected-error @below {{a KV cache of 'f16' has no scale}}
+func.func private @numbers(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = f16, block = 4, kvp = 2, capacity = 16, scale = #helix.kv_scale<token_head>>)
+
+// -----
+
+// expected-error @below {{a scale per tensor says which for keys and for values}}
+func.func private @unsaid(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 2, capacity = 16, scale = #helix.kv_scale<tensor>>)
+
+// -----
+
+// expected-error @below {{the scale of a KV cache is from 2^-126 to 2^126, not 0.000000e+00 : f64}}
+func.func private @none(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 2, capacity = 16, scale = #helix.kv_scale<tensor, key = 0.0 : f64, value = 1.0 : f64>>)
+
+// -----
+
+func.func @codes_without_meaning() {
+  // expected-error @below {{is stored as 'tensor<8x16xui4>', so its type needs a #helix.quant}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>} : tensor<16x8xf32>
+  return
+}
+
+// -----
+
+func.func @other_bits() {
+  // expected-error @below {{has codes of 4 bits, but is stored as 'tensor<8x16xui8>'}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x16xui8>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>} : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>
+  return
+}
+
+// -----
+
+func.func @other_axis() {
+  // expected-error @below {{has blocks along dimension 1, which is not the last of the stored tensor}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>} : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 1, scale = f32, zero = middle>>
+  return
+}
+
+// -----
+
+func.func @half_products() {
+  // expected-error @below {{is quantised, so that products with it are computed in f32}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>} : tensor<16x8xf16, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>
+  return
+}
+
+// -----
+
+func.func @no_zero_points() {
+  // expected-error @below {{needs scales of 'f32' and zero points}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>} : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = packed>>
+  return
+}
+
+// -----
+
+func.func @short_scales() {
+  // expected-error @below {{scales of 'tensor<8x16xui4>' have 32 bytes, but length is 28}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 28, element = f32>} : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>
+  return
+}
+
+// -----
+
+func.func @short_zero_points() {
+  // expected-error @below {{zero points of 'tensor<8x16xui4>' have 8 bytes, but length is 4}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>, zero_points = #helix.bytes<file = "w", offset = 0, length = 4, element = ui4>} : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = packed>>
+  return
+}
+
+// -----
+
+func.func @rows_within_bytes() {
+  // expected-error @below {{has rows that do not end with a byte}}
+  %0 = helix.weight "w" {file = "w", offset = 0 : i64, length = 60 : i64, stored = tensor<8x15xui4>, transposed, scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>} : tensor<15x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>
+  return
+}
+
+// -----
+
+// expected-error @below {{codes have 2, 4 or 8 bits, not 3}}
+func.func private @bits(tensor<8x8xf32, #helix.quant<bits = 3, block = 16, axis = 0, scale = f32, zero = middle>>)

@@ -23,6 +23,33 @@ func.func @weights() {
   // CHECK: slice = {{\[\[}}#helix.split<tpa, 8, replicas = 2>], [#helix.split<tpa, 4>]]
   %3 = helix.weight "copied" {file = "w", offset = 0 : i64, length = 128 : i64, stored = tensor<8x4xf32>,
                               slice = [[#helix.split<tpa, 8, replicas = 2>], [#helix.split<tpa, 4, replicas = 1>]]} : tensor<8x4xf32>
+  // CHECK: helix.weight "codes" {{.*}}scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>, slice = {{\[\[}}], [#helix.split<tpa, 6>]], stored = tensor<8x16xui4>, transposed, window_offset = array<i64: 0, 0>, window_size = array<i64: 8, 12>} : tensor<6x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>
+  %4 = helix.weight "codes" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed,
+                             window_offset = array<i64: 0, 0>, window_size = array<i64: 8, 12>,
+                             slice = [[], [#helix.split<tpa, 6>]],
+                             scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>}
+      : tensor<6x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>
+  // CHECK: helix.weight "rows" {{.*}}stored = tensor<3x16xsi2>, zero_points = #helix.bytes<file = "z", offset = 0, length = 6, element = si2>} : tensor<3x16xf32, #helix.quant<bits = 2, block = 2, axis = 1, scale = f16, zero = packed>>
+  %5 = helix.weight "rows" {file = "w", offset = 0 : i64, length = 12 : i64, stored = tensor<3x16xsi2>,
+                            scales = #helix.bytes<file = "w", offset = 64, length = 48, element = f16>,
+                            zero_points = #helix.bytes<file = "z", offset = 0, length = 6, element = si2>}
+      : tensor<3x16xf32, #helix.quant<bits = 2, block = 2, axis = 1, scale = f16, zero = packed>>
+  return
+}
+
+// CHECK: func.func private @caches
+// CHECK-SAME: element = i8, block = 4, kvp = 1, capacity = 16, scale = <token_head>>
+// CHECK-SAME: element = f8E4M3FN, block = 4, kvp = 1, capacity = 16, scale = <tensor, key = 1.562500e-02 : f64, value = 1.000000e+00 : f64>>
+func.func private @caches(
+    !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 1, capacity = 16,
+              scale = #helix.kv_scale<token_head>>,
+    !helix.kv<slots = 1, heads = 2, key_dim = 4, value_dim = 4, element = f8E4M3FN, block = 4, kvp = 1, capacity = 16,
+              scale = #helix.kv_scale<tensor, key = 0.015625 : f64, value = 1.0 : f64>>)
+
+// CHECK: func.func @products
+func.func @products(%x: tensor<1x1x6xf32>, %w: tensor<6x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>) {
+  // CHECK: helix.linear %{{.*}}, %{{.*}} : (tensor<1x1x6xf32>, tensor<6x8xf32, #helix.quant<{{.*}}>>) -> tensor<1x1x8xf32>
+  %0 = helix.linear %x, %w : (tensor<1x1x6xf32>, tensor<6x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle>>) -> tensor<1x1x8xf32>
   return
 }
 

@@ -46,6 +46,50 @@ std::string refusal(const std::function<void(ArtifactT &)> &change, ArtifactT ar
   return error.message;
 }
 
+/// The tiny model with its final product as codes of four bits in blocks of eight, made up after the other weights.
+ArtifactT quantised() {
+  ArtifactT artifact = tiny();
+  CommandT *head = nullptr;
+  for (auto &entry : artifact.entries)
+    for (auto &command : entry->commands)
+      if (command->work.type == Work::Linear)
+        head = command.get();
+  WeightT &weight = *artifact.weights[head->inputs[1]->index];
+  uint64_t rows = weight.dims[1]->stored, columns = weight.dims[0]->stored, bytes = artifact.files[0]->bytes;
+  std::swap(weight.dims[0], weight.dims[1]);
+  weight.transposed = true;
+  weight.stored_dtype = DType::I8;
+  weight.dtype = DType::F32;
+  weight.offset = bytes;
+  weight.length = rows * columns / 2;
+  uint64_t blocks = (columns + 7) / 8;
+  weight.quantization = std::make_unique<QuantizationT>();
+  weight.quantization->bits = 4;
+  weight.quantization->block = 8;
+  weight.quantization->scales = std::make_unique<FileRangeT>();
+  weight.quantization->scales->offset = bytes + weight.length;
+  weight.quantization->scales->length = rows * blocks * 4;
+  weight.quantization->zero = ZeroPoint::Packed;
+  weight.quantization->zero_points = std::make_unique<FileRangeT>();
+  weight.quantization->zero_points->offset = bytes + weight.length + rows * blocks * 4;
+  weight.quantization->zero_points->length = rows * ((blocks + 1) / 2);
+  artifact.files[0]->bytes += weight.length + rows * blocks * 4 + rows * ((blocks + 1) / 2);
+  uint64_t k = weight.dims[1]->local, n = weight.dims[0]->local, held = n * ((k + 1) / 2 + (k + 7) / 8 * 5);
+  for (auto &entry : artifact.entries)
+    for (auto &command : entry->commands)
+      for (auto &input : command->inputs)
+        if (input->space == Space::Weight && input->index == head->inputs[1]->index)
+          input->bytes = held;
+  return artifact;
+}
+
+WeightT &codesOf(ArtifactT &artifact) {
+  for (auto &weight : artifact.weights)
+    if (weight->quantization)
+      return *weight;
+  throw std::runtime_error("no such weight");
+}
+
 CommandT &commandOf(ArtifactT &artifact, Work work) {
   for (auto &command : artifact.entries[0]->commands)
     if (command->work.type == work)
@@ -318,6 +362,36 @@ TEST(Writer, RefusesWhatNoReaderTakesAndWhatIsNoFile) {
   EXPECT_EQ(error.code, ErrorCode::ArtifactUnwritable);
   EXPECT_FALSE(writeArtifact(tiny(), directory.path.string(), error));
   EXPECT_EQ(error.code, ErrorCode::ArtifactUnwritable);
+}
+
+#define EXPECT_CODES_REFUSED(part, ...)                                                                                \
+  EXPECT_NE(refusal([](ArtifactT &a) { __VA_ARGS__; }, quantised()).find(part), std::string::npos)                     \
+      << refusal([](ArtifactT &a) { __VA_ARGS__; }, quantised())
+
+TEST(Validate, Codes) {
+  EXPECT_EQ(refusal([](ArtifactT &) {}, quantised()), "");
+  EXPECT_CODES_REFUSED("its bits, block, scales or zero points are out of range", codesOf(a).quantization->bits = 3);
+  EXPECT_CODES_REFUSED("its bits, block, scales or zero points are out of range", codesOf(a).quantization->block = 0);
+  EXPECT_CODES_REFUSED("its bits, block, scales or zero points are out of range",
+                       codesOf(a).quantization->scale_dtype = DType::I8);
+  EXPECT_CODES_REFUSED("its bits, block, scales or zero points are out of range",
+                       codesOf(a).quantization->zero = static_cast<ZeroPoint>(9));
+  EXPECT_CODES_REFUSED("its length is not that of its stored codes", codesOf(a).length -= 1);
+  EXPECT_CODES_REFUSED("its length is not that of its stored codes", codesOf(a).quantization->bits = 8);
+  EXPECT_CODES_REFUSED("not a table or a transposed matrix", codesOf(a).transposed = false);
+  EXPECT_CODES_REFUSED("scales: it is missing", codesOf(a).quantization->scales.reset());
+  EXPECT_CODES_REFUSED("scales: it is missing, or its file is not in the list",
+                       codesOf(a).quantization->scales->file = 7);
+  EXPECT_CODES_REFUSED("scales: it leaves its file", codesOf(a).quantization->scales->offset = ~uint64_t(0));
+  EXPECT_CODES_REFUSED("scales: its length is not that of its blocks", codesOf(a).quantization->scales->length -= 4);
+  EXPECT_CODES_REFUSED("zero points: it is missing", codesOf(a).quantization->zero_points.reset());
+  EXPECT_CODES_REFUSED("it has zero points that it does not use", codesOf(a).quantization->zero = ZeroPoint::Middle);
+  EXPECT_CODES_REFUSED("is not inside it, not aligned, or not all of it", codesOf(a).quantization->block = 16,
+                       codesOf(a).quantization->scales->length /= 2,
+                       codesOf(a).quantization->zero_points->length /= 1);
+  // Numbers do not become codes by their type alone.
+  EXPECT_REFUSED("its element type or use is unknown", a.weights[0]->stored_dtype = DType::I8);
+  EXPECT_REFUSED("its element type or use is unknown", a.weights[0]->dtype = DType::F8E4M3);
 }
 
 } // namespace

@@ -1,0 +1,88 @@
+//===- Quantized.h - Weights of a few bits with a scale per block ----------===//
+//
+// An element is (code - zero) * scale: a code of 2, 4 or 8 bits, the scale and zero point of the block that it is in.
+// Blocks are runs of the stored tensor's last dimension, counted from its start; a rank's share may begin and end within
+// one. Everything else is as in Kernels.h and Weights.h.
+//
+//===-----------------------------------------------------------------------===//
+#ifndef HELIX_RUNTIME_CPU_QUANTIZED_H
+#define HELIX_RUNTIME_CPU_QUANTIZED_H
+
+#include "runtime/Cpu/Weights.h"
+
+namespace helix::cpu {
+
+/// The code that stands for zero, numbered as in lib/Artifact/Artifact.fbs: 2^(bits - 1); 0; a code per block; a number
+/// of the scales' type per block.
+enum class ZeroPoint : uint8_t { Middle = 0, Zero = 1, Packed = 2, Real = 3 };
+
+struct QuantFormat {
+  uint32_t bits = 4;
+  uint32_t block = 32;
+  DType scale = DType::F32;
+  ZeroPoint zero = ZeroPoint::Middle;
+  bool isSigned = false; ///< codes and packed zero points of the file are two's complement; in memory they never are
+};
+
+/// Where the parts of a packed weight lie, in bytes from its start.
+///
+/// A Linear weight [k, n], transposed, is packed in panels of kPanelWidth columns: codes [panel][k][kPanelWidth * bits /
+/// 8], scales and zero points [panel][blocks][kPanelWidth]. Byte i of a row of codes holds those of the columns i, i +
+/// kPanelWidth * bits / 8, …, the first in the lowest bits, so that a vector of them needs one shift. A Table
+/// [vocabulary, hidden] keeps its rows: codes [row][hidden * bits / 8, rounded up], scales and zero points
+/// [row][blocks]. Packed zero points take a byte each.
+struct QuantLayout {
+  uint64_t blocks = 0; ///< that the share of any rank reaches into at most
+  uint64_t scales = 0, zeros = 0;
+  uint64_t bytes = 0;
+};
+
+/// Nothing if the plan is inconsistent (as in packedBytes), takes its columns in pieces, or is no transposed Linear weight or Table of two
+/// dimensions that is computed in f32, or bits, block or scales are not as above.
+std::optional<QuantLayout> quantLayout(const WeightPlan &plan, const QuantFormat &format);
+
+/// What of a row the rank has: `count` elements, the first of them number `first` of its block. The rest of the row is
+/// zero, whatever codes it has.
+struct QuantShare {
+  uint64_t first = 0, count = 0;
+};
+QuantShare quantShare(const WeightPlan &plan, const QuantFormat &format);
+
+/// Packs the rank's share of `codes`, `scales` and `zeros` (empty if the format has none), each row-major as in the
+/// file; a row of codes, and one of packed zero points, ends with its last byte. False, and `packed` is as it was, if
+/// there is no layout or a span does not have its size.
+bool loadQuantized(const WeightPlan &plan, const QuantFormat &format, std::span<const std::byte> codes,
+                   std::span<const std::byte> scales, std::span<const std::byte> zeros, std::span<std::byte> packed);
+
+struct LinearQuantizedArgs {
+  const float *x = nullptr;          ///< [rows, k]
+  const std::byte *weight = nullptr; ///< [k, n] as loadQuantized packs it
+  QuantFormat format;
+  QuantLayout layout;
+  QuantShare share; ///< of k
+  float *y = nullptr; ///< [rows, n]
+  size_t rows = 0, k = 0, n = 0;
+};
+
+/// y = x · weight for the columns of panels [begin, end); items are linearItems(n). The products x · (code - zero) of a
+/// block are summed in f32 in ascending k, and times its scale added to the blocks before it.
+void linearQuantized(const LinearQuantizedArgs &args, size_t begin, size_t end);
+
+struct EmbeddingQuantizedArgs {
+  const int64_t *ids = nullptr;     ///< [rows]
+  const std::byte *table = nullptr; ///< [vocabulary, hidden], the ids firstId … firstId + vocabulary - 1
+  QuantFormat format;
+  QuantLayout layout;
+  QuantShare share; ///< of hidden
+  float *y = nullptr; ///< [rows, hidden]
+  size_t rows = 0, vocabulary = 0, hidden = 0;
+  int64_t firstId = 0;
+  bool tied = false; ///< the table is a matrix [hidden, vocabulary] in panels, as `linearQuantized` reads it
+};
+
+/// Items are rows. An id that the table does not hold, whatever it is, gives zeros.
+void embeddingQuantized(const EmbeddingQuantizedArgs &args, size_t begin, size_t end);
+
+} // namespace helix::cpu
+
+#endif // HELIX_RUNTIME_CPU_QUANTIZED_H
