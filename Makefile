@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo check reproduce bench-hopb bench-cpu check-aarch64 docs format
+.PHONY: help setup build demo check check-aarch64 reproduce bench-cpu bench-dtypes bench-hopb docs format
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ check: build ## set up, build, pass every test (PRESET=release|debug|asan-ubsan)
 
 reproduce: build ## the numbers of the Helix paper, from compiled plans on the simulator
 	@build/venv/bin/python bench/reproduce.py --bin $(BUILD)/bin
+
+bench-dtypes: build ## bytes and error of the element types of weights and KV caches
+	@build/venv/bin/python bench/dtypes.py --bin $(BUILD)/bin
 
 bench-hopb: build ## HOP-B measured on this machine beside what the simulator predicts
 	@build/venv/bin/python bench/hopb.py --bin $(BUILD)/bin

@@ -242,14 +242,11 @@ bool validateKv(const Artifact &artifact, Error &error) {
     if ((!isFloat(layer.dtype()) && !isCodes) || layer.heads() == 0 || layer.heads() > limit || layer.key_dim() == 0 ||
         layer.key_dim() > limit || layer.value_dim() == 0 || layer.value_dim() > limit)
       return refuse(error, where, "its element type, heads or widths are out of range");
-    if (isCodes)
-      return refuse(error, where, "its element type is not one that a runtime takes");
     auto isScale = [](float scale) { return scale >= 0x1p-126f && scale <= 0x1p126f; };
     if (layer.scaling() > KvScaling::MAX || isCodes != (layer.scaling() != KvScaling::None) ||
         (layer.scaling() == KvScaling::Tensor && !(isScale(layer.key_scale()) && isScale(layer.value_scale()))))
       return refuse(error, where, "its scales are not those of its element type");
-    std::optional<uint64_t> bytes =
-        product({pages, kv->block(), layer.heads(), tokenBytes(layer)});
+    std::optional<uint64_t> bytes = product({pages, kv->block(), layer.heads(), tokenBytes(layer)});
     if (!bytes || (total += *bytes) > (uint64_t(1) << 62))
       return refuse(error, where, "the cache exceeds 2^62 bytes");
   }

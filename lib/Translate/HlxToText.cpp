@@ -229,9 +229,16 @@ struct Printer {
     out << "vocabulary " << artifact.vocabulary() << ", of a rank " << artifact.local_vocabulary() << "\n";
     const KvLayout &kv = *artifact.kv();
     out << "kv slots " << kv.slots() << ", capacity " << kv.capacity() << ", block " << kv.block() << "\n";
-    for (const KvLayer *layer : each(kv.layers()))
+    for (const KvLayer *layer : each(kv.layers())) {
       out << "  layer heads " << layer->heads() << ", key_dim " << layer->key_dim() << ", value_dim "
-          << layer->value_dim() << ", " << EnumNameDType(layer->dtype()) << "\n";
+          << layer->value_dim() << ", " << EnumNameDType(layer->dtype());
+      if (layer->scaling() == KvScaling::Tensor)
+        out << ", scales " << llvm::format("%.9g", layer->key_scale()) << " of keys, "
+            << llvm::format("%.9g", layer->value_scale()) << " of values";
+      if (layer->scaling() == KvScaling::TokenHead)
+        out << ", scales per token and head";
+      out << "\n";
+    }
     for (const WeightFile *file : each(artifact.files())) {
       out << "file ";
       quoted(file->path()) << " of " << file->bytes() << " bytes\n";

@@ -173,6 +173,10 @@ void Executor::bind(const Images &images, std::span<const StepInputs> inputs, co
     cpu::KvCache cache = cacheOf(artifact, i, rank);
     cache.key = kv.data() + layout.layers[i].key.offset;
     cache.value = kv.data() + layout.layers[i].value.offset;
+    if (layout.layers[i].keyScale.bytes != 0) {
+      cache.keyScales = reinterpret_cast<float *>(kv.data() + layout.layers[i].keyScale.offset);
+      cache.valueScales = reinterpret_cast<float *>(kv.data() + layout.layers[i].valueScale.offset);
+    }
     cache.table = table;
     caches.push_back(cache);
   }

@@ -76,6 +76,10 @@ cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_
   cache.keyDim = shape.key_dim();
   cache.valueDim = shape.value_dim();
   cache.dtype = dtypeOf(shape.dtype());
+  if (shape.scaling() == artifact::KvScaling::Tensor) {
+    cache.keyScale = shape.key_scale();
+    cache.valueScale = shape.value_scale();
+  }
   return cache;
 }
 
@@ -127,6 +131,9 @@ RankLayout layOut(const artifact::Artifact &artifact) {
     RankLayout::Layer layer;
     layer.key = place(layout.kvBytes, key);
     layer.value = place(layout.kvBytes, value);
+    if (kv.layers()->Get(i)->scaling() == artifact::KvScaling::TokenHead)
+      for (RankLayout::Part *part : {&layer.keyScale, &layer.valueScale})
+        *part = place(layout.kvBytes, cpu::kvScaleBytes(pages, cache.heads, cache.block));
     layout.layers.push_back(layer);
   }
   uint64_t row = artifact.local_vocabulary() * sizeof(float);

@@ -28,7 +28,7 @@ struct RankLayout {
     uint64_t offset = 0, bytes = 0;
   };
   struct Layer {
-    Part key, value;
+    Part key, value, keyScale, valueScale; ///< the latter of caches with scales per token and head
   };
   std::vector<Part> weights;
   std::vector<Layer> layers;

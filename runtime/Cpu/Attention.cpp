@@ -131,6 +131,7 @@ struct Item {
   size_t scoreStride = 0, outputStride = 0;
   uint64_t splitTokens = 0;
   Seen seen;
+  float scale = 1; ///< of scores, with the keys' if they share one
 
   size_t rows() const { return tokens * group; }
   size_t token(size_t row) const { return firstToken + row / group; }
@@ -192,7 +193,7 @@ HWY_INLINE void score(const Item &item, const float *const *query, const T *cons
   // Ascending, so that the lanes past a page's end are overwritten by the next page's.
   for (size_t r = 0; r < R; ++r)
     for (size_t v = 0; v < V; ++v)
-      hn::StoreU(hn::Mul(sum[r][v], hn::Set(d, item.args.scale)), d, item.scores + r * item.scoreStride + at[v]);
+      hn::StoreU(hn::Mul(sum[r][v], hn::Set(d, item.scale)), d, item.scores + r * item.scoreStride + at[v]);
 }
 
 /// `count` vectors of tokens, V at a time, the rest in halves of V.
@@ -231,6 +232,18 @@ template <size_t R, typename T> HWY_INLINE void scoreBlock(const Item &item, con
     }
   }
   scoreVectors<R, vectors>(item, query, key, value, at, count);
+}
+
+/// Multiplies a row's numbers of the split's tokens with their scales: scores of key codes, or weights of value codes.
+HWY_INLINE void applyScales(const Item &item, const Block &block, size_t r, const float *scales) {
+  const KvCache &cache = item.args.cache;
+  float *numbers = item.scores + r * item.scoreStride;
+  for (size_t token = block.from[r]; token < block.seen[r];) {
+    size_t offset = token % cache.block, end = std::min<size_t>(token - offset + cache.block, block.seen[r]);
+    const float *scale = scales + kvScaleIndex(cache, kvPage(cache, item.sequence, block.start + token), item.kvHead);
+    for (; token < end; ++token, ++offset)
+      numbers[token] *= scale[offset];
+  }
 }
 
 /// What the scale leaves of a row's scores: the cap, then the slope.
@@ -305,8 +318,12 @@ template <size_t R> HWY_INLINE void weigh(const Item &item, Block &block) {
     sums[r] = 0;
     if (block.from[r] == block.seen[r])
       continue;
+    if (const float *scales = item.args.cache.keyScales)
+      applyScales(item, block, r, scales);
     adjust(item, block, r);
     maxima[r] = softmax(item, block, r, sums[r]);
+    if (const float *scales = item.args.cache.valueScales)
+      applyScales(item, block, r, scales);
   }
   joinMaxima<R>(item.state.maxima + block.row, maxima, block.rescale, block.weight);
   for (size_t r = 0; r < R; ++r)
@@ -473,7 +490,7 @@ template <typename T> HWY_NOINLINE void attend(const Item &item, uint64_t segmen
 }
 
 void attendSegment(const Item &item, uint64_t segment) {
-  withElement(item.args.cache.dtype, [&](auto element) { attend<decltype(element)>(item, segment); });
+  withCacheElement(item.args.cache.dtype, [&](auto element) { attend<decltype(element)>(item, segment); });
 }
 
 /// The results of an item's rows, of its query tokens that are not in use up to `last`, and of padding heads.
@@ -488,7 +505,7 @@ void finish(const Item &item, size_t last) {
     }
     const float *output = item.state.output + row * item.outputStride;
     for (size_t i = 0; i < dims; ++i)
-      to[i] = output[i] / sum;
+      to[i] = output[i] / sum * args.cache.valueScale;
     to[dims] = static_cast<float>(item.state.maxima[row] + std::log(static_cast<double>(sum)));
   }
   for (size_t t = item.firstToken + item.tokens; t < last; ++t)
@@ -513,7 +530,8 @@ Item itemOf(const AttentionArgs &args, size_t sequence, size_t kvHead, size_t fi
           scoreStride(args.cache),
           outputStride(args.cache),
           splitTokens(args.cache),
-          seenBy(args, sequence, first, used)};
+          seenBy(args, sequence, first, used),
+          args.scale * args.cache.keyScale};
 }
 
 /// Items [begin, end) where one is a block of query tokens with all that it sees.

@@ -7,11 +7,14 @@
 
 namespace helix::cpu {
 
-/// Element types of weights and caches, numbered as in lib/Artifact/Artifact.fbs.
-enum class DType : uint8_t { F32 = 0, F16 = 1, BF16 = 2 };
+/// Element types of weights and caches, numbered as in lib/Artifact/Artifact.fbs. I8 and F8E4M3 are codes of caches,
+/// which have scales.
+enum class DType : uint8_t { F32 = 0, F16 = 1, BF16 = 2, I8 = 5, F8E4M3 = 6 };
 
 /// Bytes of an element.
-constexpr size_t elementBytes(DType dtype) { return dtype == DType::F32 ? 4 : 2; }
+constexpr size_t elementBytes(DType dtype) {
+  return dtype == DType::F32 ? 4 : dtype == DType::I8 || dtype == DType::F8E4M3 ? 1 : 2;
+}
 
 /// The kvp rank that holds global position `position`.
 constexpr uint32_t kvOwner(uint64_t position, uint64_t block, uint64_t kvp) { return position / block % kvp; }
@@ -34,6 +37,9 @@ constexpr uint64_t kvLocalLength(uint64_t length, uint64_t rank, uint64_t block,
 /// tokens: scores need no sums across lanes and a key is loaded once for all query heads of its group. Values lie as
 /// [page][head][block][value_dim]. Both areas are one stream per (page, head). Vector loads may run past a row's end,
 /// so an area ends with kKvSlackBytes that are never written.
+///
+/// What codes mean is a multiple of a scale: of one for all keys and one for all values, or, where keyScales and
+/// valueScales are given, of one of each per token and head.
 struct KvCache {
   void *key = nullptr;            ///< kvKeyBytes(…) bytes
   void *value = nullptr;          ///< kvValueBytes(…) bytes
@@ -46,6 +52,8 @@ struct KvCache {
   uint32_t keyDim = 0;
   uint32_t valueDim = 0;
   DType dtype = DType::F32;
+  float keyScale = 1, valueScale = 1;                 ///< 1 where each token and head has its own
+  float *keyScales = nullptr, *valueScales = nullptr; ///< [page][head][block], kvScaleBytes(…) bytes each, or null
 };
 
 inline constexpr size_t kKvSlackBytes = 64;
@@ -58,6 +66,16 @@ constexpr uint64_t kvKeyBytes(uint64_t pages, uint64_t heads, uint64_t block, ui
 /// Bytes of the value area.
 constexpr uint64_t kvValueBytes(uint64_t pages, uint64_t heads, uint64_t block, uint64_t valueDim, DType dtype) {
   return pages * heads * block * valueDim * elementBytes(dtype) + kKvSlackBytes;
+}
+
+/// Bytes of an area of scales per token and head.
+constexpr uint64_t kvScaleBytes(uint64_t pages, uint64_t heads, uint64_t block) {
+  return pages * heads * block * sizeof(float);
+}
+
+/// Index of the scale of the token at offset 0 of a page; those of its other tokens follow.
+constexpr uint64_t kvScaleIndex(const KvCache &cache, uint64_t page, uint64_t head) {
+  return (page * cache.heads + head) * cache.block;
 }
 
 /// Index, in elements, of dimension 0 of the key at `offset` within page `page`; dimension d lies d * block further.

@@ -3,6 +3,8 @@
 #include "runtime/Cpu/Kernels.h"
 
 #include <algorithm>
+#include <cmath>
+#include <type_traits>
 
 namespace helix::cpu {
 
@@ -47,9 +49,38 @@ void concat(const ConcatArgs &args, size_t begin, size_t end) {
       y = std::copy_n(part.x + row * part.width, part.width, y);
 }
 
+/// What codes of `count` numbers are multiples of: the layer's scale, or one that the largest of them chooses. A NaN
+/// chooses NaN.
+static float scaleOf(const float *numbers, size_t count, float shared, float *own, float largestCode) {
+  if (!own)
+    return shared;
+  float largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    float magnitude = std::fabs(numbers[i]);
+    largest = magnitude > largest || magnitude != magnitude ? magnitude : largest;
+    if (largest != largest)
+      break;
+  }
+  return *own = largest / largestCode;
+}
+
+/// Stores `count` numbers `step` elements apart.
+template <typename Element>
+static void keep(const float *numbers, size_t count, float shared, float *own, Element *to, size_t step) {
+  if constexpr (std::is_same_v<Element, Int8> || std::is_same_v<Element, Fp8>) {
+    constexpr float largest = std::is_same_v<Element, Int8> ? kLargestInt8 : kLargestFp8;
+    float scale = scaleOf(numbers, count, shared, own, largest);
+    for (size_t i = 0; i < count; ++i)
+      fromFloat(scale == 0 ? 0 : numbers[i] / scale, to[i * step]);
+  } else {
+    for (size_t i = 0; i < count; ++i)
+      fromFloat(numbers[i], to[i * step]);
+  }
+}
+
 void kvAppend(const KvAppendArgs &args, size_t begin, size_t end) {
   const KvCache &cache = args.cache;
-  withElement(cache.dtype, [&](auto element) {
+  withCacheElement(cache.dtype, [&](auto element) {
     auto *keys = static_cast<decltype(element) *>(cache.key);
     auto *values = static_cast<decltype(element) *>(cache.value);
     for (size_t item = begin; item < end; ++item) {
@@ -63,17 +94,18 @@ void kvAppend(const KvAppendArgs &args, size_t begin, size_t end) {
         const float *value = args.value + (item * cache.heads + head) * cache.valueDim;
         uint64_t keyAt = kvKeyIndex(cache, page, head, local % cache.block);
         uint64_t valueAt = kvValueIndex(cache, page, head, local % cache.block);
-        for (size_t i = 0; i < cache.keyDim; ++i)
-          fromFloat(key[i], keys[keyAt + i * cache.block]);
-        for (size_t i = 0; i < cache.valueDim; ++i)
-          fromFloat(value[i], values[valueAt + i]);
+        uint64_t scaleAt = kvScaleIndex(cache, page, head) + local % cache.block;
+        keep(key, cache.keyDim, cache.keyScale, cache.keyScales ? cache.keyScales + scaleAt : nullptr, keys + keyAt,
+             cache.block);
+        keep(value, cache.valueDim, cache.valueScale, cache.valueScales ? cache.valueScales + scaleAt : nullptr,
+             values + valueAt, 1);
       }
     }
   });
 }
 
 void kvFill(const KvCache &cache, uint64_t slot, uint64_t tokens) {
-  withElement(cache.dtype, [&](auto element) {
+  withCacheElement(cache.dtype, [&](auto element) {
     // Numbers of a short cycle between -1/2 and 1/2, which every type holds.
     decltype(element) numbers[64];
     for (int i = 0; i < 64; ++i)
@@ -88,6 +120,9 @@ void kvFill(const KvCache &cache, uint64_t slot, uint64_t tokens) {
       uint64_t page = kvPage(cache, slot, local);
       fill(cache.key, kvKeyIndex(cache, page, 0, 0), heads * cache.block * cache.keyDim);
       fill(cache.value, kvValueIndex(cache, page, 0, 0), heads * cache.block * cache.valueDim);
+      for (float *scales : {cache.keyScales, cache.valueScales})
+        if (scales)
+          std::fill_n(scales + kvScaleIndex(cache, page, 0), heads * cache.block, 1.0f);
     }
   });
 }

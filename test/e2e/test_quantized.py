@@ -1,10 +1,14 @@
 """Weights of 2, 4 and 8 bits: products and rows equal those of what the codes mean, on every mesh."""
 
+import sys
+
 import helix
 import numpy as np
 import onnxruntime
 import pytest
-import quantised
+
+sys.path.insert(0, str(helix.ROOT / "test" / "import"))
+import quantised  # noqa: E402
 
 LENGTHS = [(1, 20), (9, 30), (17, 40)]
 # Where shards cut blocks: the FFN's 24 columns into 24, 8, 12, 5 and 3; heads' 32 rows into 16 and 8.

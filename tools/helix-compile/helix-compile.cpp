@@ -29,6 +29,13 @@ auto dtypes() {
                     clEnumValN(Dtype::BF16, "bf16", ""));
 }
 
+auto kvDtypes() {
+  using helix::Dtype;
+  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
+                    clEnumValN(Dtype::BF16, "bf16", ""), clEnumValN(Dtype::I8, "int8", ""),
+                    clEnumValN(Dtype::F8E4M3, "fp8-e4m3", ""));
+}
+
 struct Options {
   cl::opt<std::string> input{cl::Positional, cl::desc("<model.onnx, or directory of a Hugging Face checkpoint>"),
                              cl::Required, cl::cat(category)};
@@ -64,8 +71,11 @@ struct Options {
 
   cl::opt<helix::Dtype> weightDtype{"weight-dtype", dtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
                                     cl::desc("Element type of products' weights and the embedding (default f32):")};
-  cl::opt<helix::Dtype> kvDtype{"kv-dtype", dtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
+  cl::opt<helix::Dtype> kvDtype{"kv-dtype", kvDtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
                                 cl::desc("Element type of the KV caches (default f32):")};
+  cl::opt<double> kvScale{"kv-scale", cl::init(0), cl::value_desc("S"), cl::cat(category),
+                          cl::desc("One scale for all keys and values of int8 and fp8-e4m3 caches (default: each token "
+                                   "and head has its own, chosen as it is appended)")};
 
   cl::opt<std::string> hopb{"hopb", cl::init("off"), cl::value_desc("off|N|auto"), cl::cat(category),
                             cl::desc("Hide the all-to-all behind attention: cut both into N chunks of the batch (of the "
@@ -195,6 +205,7 @@ helix::ImportOptions importOptions(const Options &options, StringRef output) {
   import.block = options.block;
   import.weightDtype = options.weightDtype;
   import.kvDtype = options.kvDtype;
+  import.kvScale = options.kvScale;
   import.weightsRoot = options.weightsRoot;
   import.explanation = options.explainImport ? &llvm::errs() : nullptr;
   // A checkpoint's own file may be model.safetensors, beside a model.hlx.

@@ -33,10 +33,20 @@ auto dtypes() {
   return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
                     clEnumValN(Dtype::BF16, "bf16", ""));
 }
+
+auto kvDtypes() {
+  using helix::Dtype;
+  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
+                    clEnumValN(Dtype::BF16, "bf16", ""), clEnumValN(Dtype::I8, "int8", ""),
+                    clEnumValN(Dtype::F8E4M3, "fp8-e4m3", ""));
+}
 cl::opt<helix::Dtype> weightDtype("weight-dtype", cl::desc("Element type of linear weights and the embedding table:"),
                                   dtypes(), cl::init(helix::Dtype::F32), category());
-cl::opt<helix::Dtype> kvDtype("kv-dtype", cl::desc("Element type of the KV caches:"), dtypes(),
+cl::opt<helix::Dtype> kvDtype("kv-dtype", cl::desc("Element type of the KV caches:"), kvDtypes(),
                               cl::init(helix::Dtype::F32), category());
+cl::opt<double> kvScale("kv-scale", cl::init(0), cl::value_desc("S"), category(),
+                        cl::desc("One scale for all keys and values of int8 and fp8-e4m3 caches (default: each token "
+                                 "and head has its own)"));
 cl::opt<std::string> weightsRoot("weights-root", cl::value_desc("directory"), category(),
                                  cl::desc("Where external data may lie besides the model's directory"));
 cl::opt<std::string> inlineWeights("inline-weights", cl::value_desc("file.safetensors"), category(),
@@ -63,6 +73,7 @@ LogicalResult importWith(Importer import, StringRef input, StringRef outputPath,
   options.block = block;
   options.weightDtype = weightDtype;
   options.kvDtype = kvDtype;
+  options.kvScale = kvScale;
   options.weightsRoot = weightsRoot;
   options.inlineWeightsPath = inlineWeights;
   options.explanation = explainImport ? &llvm::errs() : nullptr;

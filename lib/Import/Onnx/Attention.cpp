@@ -43,6 +43,7 @@ struct GqaAttributes {
   double qNormEpsilon = 0, kNormEpsilon = 0;
   bool rotary = false, interleaved = false;
   bool smooth = false; ///< a score of 0 takes weight beside the keys
+  bool codes = false;  ///< keys and values are kept as int8, each with one scale
 };
 
 FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &node) {
@@ -64,9 +65,9 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
   // With it the past input is a ring that holds no less than the window: another place for what is seen, not another
   // meaning.
   bool isRing = attributes.integer("sliding_window_cache", 0) != 0;
-  attributes.onlyInteger("kv_cache_bit_width", 0, {0});
-  attributes.onlyString("k_quant_type", "NONE");
-  attributes.onlyString("v_quant_type", "NONE");
+  int64_t bits = attributes.integer("kv_cache_bit_width", 0);
+  std::string keys = attributes.text("k_quant_type", "NONE"), values = attributes.text("v_quant_type", "NONE");
+  gqa.codes = keys == "PER_TENSOR";
   // Read as the float that it is stored as: the default 1e-6 is the one nearest to it.
   double epsilon = attributes.real("qk_norm_epsilon", 1e-6f);
   gqa.qNormEpsilon = attributes.real("q_norm_epsilon", epsilon);
@@ -77,6 +78,10 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
     nodeError(entry.context, node, ErrorCode::AttributeUnsupported) << "attribute '" << name << "' must be " << range;
     return failure();
   };
+  if (keys != values || (keys != "NONE" && keys != "PER_TENSOR"))
+    return outOfRange("k_quant_type", "NONE or PER_TENSOR, as v_quant_type");
+  if (bits != (gqa.codes ? 8 : 0))
+    return outOfRange("kv_cache_bit_width", "8 with caches of codes (PER_TENSOR), 0 without");
   if (!std::isfinite(gqa.softcap) || gqa.softcap < 0)
     return outOfRange("softcap", "finite and not negative");
   if (smooth < -1 || smooth > 1)
@@ -104,8 +109,7 @@ FailureOr<GqaAttributes> readAttributes(Entry &entry, const onnx::NodeProto &nod
 
 /// The operands that would change what is computed must be left out.
 LogicalResult refuseOptionalOperands(Entry &entry, const onnx::NodeProto &node) {
-  const std::pair<int, StringRef> refused[] = {
-      {kKScale, "k_scale"}, {kVScale, "v_scale"}, {kQuerySeqlens, "query_seqlens"}};
+  const std::pair<int, StringRef> refused[] = {{kQuerySeqlens, "query_seqlens"}};
   for (auto [i, name] : refused)
     if (operand(entry, node, i))
       return operandError(entry, node, i, "left out: " + name + " is not supported");
@@ -252,6 +256,31 @@ LogicalResult addBias(Entry &entry, const onnx::NodeProto &node, const GqaAttrib
   return success();
 }
 
+/// The scales of a cache of codes: constants of one positive number each.
+LogicalResult takeScales(Entry &entry, const onnx::NodeProto &node, const GqaAttributes &gqa, AttentionParts &parts) {
+  FloatAttr scales[2];
+  for (auto [part, index] : {std::pair(0, int(kKScale)), {1, int(kVScale)}}) {
+    if (!gqa.codes) {
+      if (operand(entry, node, index))
+        return operandError(entry, node, index, "left out where k_quant_type and v_quant_type are NONE");
+      continue;
+    }
+    FailureOr<const StoredTensor *> stored = constant(entry, node, index);
+    FailureOr<std::optional<Dense>> dense = std::optional<Dense>();
+    if (succeeded(stored) && (*stored)->elements == 1)
+      dense = denseOf(entry, **stored);
+    if (failed(stored) || failed(dense))
+      return failure();
+    double scale = *dense ? (*dense)->values.front() : 0;
+    if (!(scale >= 0x1p-126 && scale <= 0x1p126))
+      return operandError(entry, node, index, "one number from 2^-126 to 2^126");
+    scales[part] = FloatAttr::get(Float64Type::get(entry.context), scale);
+  }
+  if (gqa.codes)
+    parts.codes = KvScaleAttr::get(entry.context, KvGranularity::Tensor, scales[0], scales[1]);
+  return success();
+}
+
 /// The past inputs of the layer.
 LogicalResult takePasts(Entry &entry, const onnx::NodeProto &node, AttentionParts &parts) {
   for (int index : {kPastK, kPastV}) {
@@ -295,7 +324,7 @@ LogicalResult importGroupQueryAttention(Entry &entry, const onnx::NodeProto &nod
     }
     call.positions = (*cos)->shape[0];
   }
-  if (failed(takePasts(entry, node, call)))
+  if (failed(takePasts(entry, node, call)) || failed(takeScales(entry, node, *gqa, call)))
     return failure();
   call.q = parts[0];
   call.k = parts[1];

@@ -59,6 +59,12 @@ FailureOr<unsigned> makeCache(Entry &entry, const onnx::NodeProto &node, const A
       (void)cacheError(entry, node, "its past " + quoted(past.name) + " is already that of another layer");
       return failure();
     }
+    if (past.isCodes != static_cast<bool>(parts.codes)) {
+      (void)cacheError(entry, node,
+                       "its past " + quoted(past.name) + " is of " + (past.isCodes ? "INT8" : "a float type") +
+                           ", but the op keeps " + (parts.codes ? "codes" : "numbers"));
+      return failure();
+    }
     ArrayRef<int64_t> shape = part == 0 ? key : value, dims = past.dims;
     bool fits = dims.size() == 4 ? (dims[1] == -1 || dims[1] == shape[2]) && (dims[3] == -1 || dims[3] == shape[3])
                                  : dims[2] == -1 || dims[2] == shape[2] * shape[3];
@@ -95,8 +101,9 @@ FailureOr<unsigned> makeCache(Entry &entry, const onnx::NodeProto &node, const A
     entry.pasts[numbers[part]].cache = cache;
     entry.pasts[numbers[part]].part = part;
   }
-  auto type = KVType::get(entry.context, entry.batch(), key[2], key[3], value[3],
-                          elementType(entry.context, options.kvDtype), options.block, /*kvp=*/1, capacity);
+  Type element = elementType(entry.context, parts.codes ? Dtype::I8 : options.kvDtype);
+  auto type = KVType::get(entry.context, entry.batch(), key[2], key[3], value[3], element, options.block, /*kvp=*/1,
+                          capacity, parts.codes ? parts.codes : kvScaleOf(entry.context, options));
   Location loc = NameLoc::get(StringAttr::get(entry.context, entry.pasts[parts.pastKey].name));
   BlockArgument argument = entry.builder.getInsertionBlock()->addArgument(type, loc);
   entry.caches.push_back({.pasts = {parts.pastKey, parts.pastValue}, .argument = argument, .newest = argument});

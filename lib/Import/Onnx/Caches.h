@@ -57,6 +57,8 @@ struct AttentionParts {
   mlir::Value sinks = {};
   /// Positions for which the model has tables; 0 if it does not say.
   int64_t positions = 0;
+  /// Of a cache that the model keeps as int8 codes, whatever the options say; null if it leaves that to them.
+  KvScaleAttr codes = {};
 };
 
 /// Slopes per query head as a weight.

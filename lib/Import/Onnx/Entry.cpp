@@ -399,6 +399,15 @@ LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int index)
          << "result " << index << ' ' << quoted(node.output(index)) << " is not supported";
 }
 
+KvScaleAttr kvScaleOf(MLIRContext *context, const ImportOptions &options) {
+  if (options.kvDtype != Dtype::I8 && options.kvDtype != Dtype::F8E4M3)
+    return {};
+  if (options.kvScale == 0)
+    return KvScaleAttr::get(context, KvGranularity::TokenHead, FloatAttr(), FloatAttr());
+  auto scale = FloatAttr::get(Float64Type::get(context), static_cast<float>(options.kvScale));
+  return KvScaleAttr::get(context, KvGranularity::Tensor, scale, scale);
+}
+
 RankedTensorType typeOf(Value value) { return cast<RankedTensorType>(value.getType()); }
 
 Type elementType(MLIRContext *context, Dtype dtype) {
@@ -409,6 +418,10 @@ Type elementType(MLIRContext *context, Dtype dtype) {
     return Float16Type::get(context);
   case Dtype::BF16:
     return BFloat16Type::get(context);
+  case Dtype::I8:
+    return IntegerType::get(context, 8);
+  case Dtype::F8E4M3:
+    return Float8E4M3FNType::get(context);
   }
   return {};
 }

@@ -86,6 +86,8 @@ struct PastInput {
   /// Dimensions as far as the model says, -1 where it does not: batch, heads, past, width; or batch, capacity, heads *
   /// width.
   llvm::SmallVector<int64_t> dims = {};
+  /// Codes of 8 bits, which GroupQueryAttention may keep.
+  bool isCodes = false;
   /// Tokens that a static buffer holds; 0 for a past that grows.
   int64_t capacity = 0;
   /// The cache and the part of it that it has become, and what was joined with it for that.
@@ -119,8 +121,8 @@ struct ImportState {
   std::map<std::pair<const onnx::NodeProto *, std::string>, std::vector<onnx::TensorProto *>> made = {};
   std::deque<onnx::TensorProto> protos = {};
   int64_t madeBytes = 0;
-  /// Constants of codes in another shape.
-  std::deque<StoredTensor> reshaped = {};
+  /// Constants of codes in another shape, and the constants that they are.
+  std::deque<std::pair<StoredTensor, const StoredTensor *>> reshaped = {};
   /// What is to be given a place in the inline weights' file.
   std::vector<InlineWeight> inlineWeights = {};
 };
@@ -213,6 +215,9 @@ mlir::LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int 
 
 /// An error that operand `index` is not what the node needs: "operand 2 ('x') is ..., but must be ...".
 mlir::LogicalResult operandError(Entry &entry, const onnx::NodeProto &node, int index, const llvm::Twine &expected);
+
+/// The scales of the caches that the options ask for; null if they hold numbers.
+KvScaleAttr kvScaleOf(mlir::MLIRContext *context, const ImportOptions &options);
 
 mlir::RankedTensorType typeOf(mlir::Value value);
 mlir::Type elementType(mlir::MLIRContext *context, Dtype dtype);

@@ -37,9 +37,10 @@ bool fits(int64_t dim, int64_t bound) { return dim == -1 || dim == bound; }
 LogicalResult bindPast(Entry &entry, const onnx::ValueInfoProto &input) {
   int32_t type = input.type().tensor_type().elem_type();
   bool isHalf = type == onnx::TensorProto::FLOAT16 || type == onnx::TensorProto::BFLOAT16;
+  bool isCodes = type == onnx::TensorProto::INT8;
   int rank = input.type().tensor_type().shape().dim_size() == 3 ? 3 : 4;
   FailureOr<SmallVector<int64_t>> dims =
-      dimsOf(entry, input, isHalf && entry.half ? type : int32_t(onnx::TensorProto::FLOAT), rank);
+      dimsOf(entry, input, (isHalf && entry.half) || isCodes ? type : int32_t(onnx::TensorProto::FLOAT), rank);
   if (failed(dims))
     return failure();
   bool sizes = llvm::all_of(*dims, [](int64_t dim) { return dim == -1 || (dim > 0 && dim <= INT32_MAX); });
@@ -48,7 +49,7 @@ LogicalResult bindPast(Entry &entry, const onnx::ValueInfoProto &input) {
                       "has shape " + shapeText(*dims) + "; it must be [" + Twine(entry.batch()) +
                           ", KV heads, dynamic, head size]");
   entry.values[input.name()] = {.kind = GraphValue::Kind::Past, .cache = static_cast<unsigned>(entry.pasts.size())};
-  entry.pasts.push_back({.name = input.name(), .dims = *dims});
+  entry.pasts.push_back({.name = input.name(), .dims = *dims, .isCodes = isCodes});
   return success();
 }
 
@@ -100,7 +101,7 @@ LogicalResult bindInputs(Entry &entry, Value ids) {
     int32_t type = input.type().tensor_type().elem_type();
     bool isFloat =
         type == onnx::TensorProto::FLOAT || type == onnx::TensorProto::FLOAT16 || type == onnx::TensorProto::BFLOAT16;
-    if (!isIds && !isMask && !isPositions && isFloat) {
+    if (!isIds && !isMask && !isPositions && (isFloat || type == onnx::TensorProto::INT8)) {
       if (failed(bindPast(entry, input)))
         return failure();
       continue;
@@ -323,6 +324,11 @@ LogicalResult checkImportOptions(MLIRContext *context, const ImportOptions &opti
       return modelError(context, ErrorCode::ImportOptionInvalid)
              << "--" << range.name << " is " << range.value << "; it must be from " << range.least << " to "
              << range.most;
+  bool isCodes = options.kvDtype == Dtype::I8 || options.kvDtype == Dtype::F8E4M3;
+  if (options.kvScale != 0 && !(isCodes && options.kvScale >= 0x1p-126 && options.kvScale <= 0x1p126))
+    return modelError(context, ErrorCode::ImportOptionInvalid)
+           << "--kv-scale is for --kv-dtype int8 and fp8-e4m3, and from 2^-126 to 2^126; without it each token and "
+              "head has a scale of its own";
   if (options.allLogits && options.prefillChunk == 0)
     return modelError(context, ErrorCode::ImportOptionInvalid)
            << "--all-logits concerns the prefill entry; give --prefill-chunk too";

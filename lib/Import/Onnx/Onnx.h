@@ -14,8 +14,8 @@
 
 namespace helix {
 
-/// Element types that weights and caches may be given.
-enum class Dtype { F32, F16, BF16 };
+/// Element types that weights and caches may be given; I8 and F8E4M3 are codes of caches.
+enum class Dtype { F32, F16, BF16, I8, F8E4M3 };
 
 /// A value of an ONNX graph, and what it is in the module.
 struct ImportedValue {
@@ -43,6 +43,8 @@ struct ImportOptions {
   Dtype weightDtype = Dtype::F32;
   /// Element type of the KV caches.
   Dtype kvDtype = Dtype::F32;
+  /// Of caches of codes, one scale for all keys and all values; 0: one for each token and head, as they are appended.
+  double kvScale = 0;
   /// A directory, besides the model's own, that external data may lie in; none if empty.
   std::string weightsRoot;
   /// The .safetensors file to write for weights whose bytes are inside the protobuf, or are computed at import. Needed

@@ -13,6 +13,14 @@ InFlightDiagnostic formError(Entry &entry, const onnx::NodeProto &node) {
   return nodeError(entry.context, node, ErrorCode::QuantizationUnsupported);
 }
 
+/// The constant that a reshaped one is, so that the bytes of both are the same.
+const StoredTensor *sourceOf(Entry &entry, const StoredTensor *stored) {
+  for (const auto &[reshaped, source] : entry.state.reshaped)
+    if (&reshaped == stored)
+      return source;
+  return stored;
+}
+
 /// A weight of codes as a node names its parts; `rows` of `columns` elements.
 struct Parts {
   int64_t rows = 0, columns = 0;
@@ -106,7 +114,7 @@ Value weightOf(Entry &entry, const Parts &parts, bool transposed) {
   for (auto [stored, part] : {std::pair(parts.codes, Part::Bytes), {parts.scales, Part::Scales},
                               {parts.zeros, Part::ZeroPoints}})
     if (stored && !stored->isExternal())
-      entry.state.inlineWeights.push_back({op, stored, part});
+      entry.state.inlineWeights.push_back({op, sourceOf(entry, stored), part});
   return op;
 }
 
@@ -227,7 +235,7 @@ LogicalResult importReshapeOfCodes(Entry &entry, const onnx::NodeProto &node) {
   if (known < 1 || (open ? from.elements % known != 0 : known != from.elements))
     return nodeError(entry.context, node, ErrorCode::ShapeMismatch)
            << "makes " << shapeText(shape) << " of a constant of shape " << shapeText(from.shape);
-  StoredTensor &reshaped = entry.state.reshaped.emplace_back(from);
+  auto &[reshaped, source] = entry.state.reshaped.emplace_back(from, sourceOf(entry, &from));
   reshaped.shape = shape;
   define(entry, node, 0, {.kind = GraphValue::Kind::Weight, .weight = &reshaped});
   return success();

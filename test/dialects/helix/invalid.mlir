@@ -466,11 +466,13 @@ func.func private @numbers(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_di
 
 // -----
 
+// expected-error @below {{failed to parse Helix_KVType parameter 'scale'}}
 // expected-error @below {{a scale per tensor says which for keys and for values}}
 func.func private @unsaid(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 2, capacity = 16, scale = #helix.kv_scale<tensor>>)
 
 // -----
 
+// expected-error @below {{failed to parse Helix_KVType parameter 'scale'}}
 // expected-error @below {{the scale of a KV cache is from 2^-126 to 2^126, not 0.000000e+00 : f64}}
 func.func private @none(!helix.kv<slots = 1, heads = 1, key_dim = 4, value_dim = 4, element = i8, block = 4, kvp = 2, capacity = 16, scale = #helix.kv_scale<tensor, key = 0.0 : f64, value = 1.0 : f64>>)
 

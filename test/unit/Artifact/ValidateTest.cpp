@@ -387,8 +387,24 @@ TEST(Validate, Codes) {
   EXPECT_CODES_REFUSED("zero points: it is missing", codesOf(a).quantization->zero_points.reset());
   EXPECT_CODES_REFUSED("it has zero points that it does not use", codesOf(a).quantization->zero = ZeroPoint::Middle);
   EXPECT_CODES_REFUSED("is not inside it, not aligned, or not all of it", codesOf(a).quantization->block = 16,
-                       codesOf(a).quantization->scales->length /= 2,
-                       codesOf(a).quantization->zero_points->length /= 1);
+                       codesOf(a).quantization->scales->length /= 2);
+  // Caches.
+  const char *scales = "its scales are not those of its element type";
+  EXPECT_EQ(refusal([](ArtifactT &a) {
+              a.kv->layers[0]->dtype = DType::I8;
+              a.kv->layers[0]->scaling = KvScaling::TokenHead;
+              a.kv->layers[1]->dtype = DType::F8E4M3;
+              a.kv->layers[1]->scaling = KvScaling::Tensor;
+              a.kv->layers[1]->key_scale = a.kv->layers[1]->value_scale = 1;
+            }),
+            "");
+  EXPECT_REFUSED(scales, a.kv->layers[0]->scaling = KvScaling::TokenHead);
+  EXPECT_REFUSED(scales, a.kv->layers[0]->dtype = DType::I8);
+  EXPECT_REFUSED(scales, a.kv->layers[0]->dtype = DType::I8, a.kv->layers[0]->scaling = static_cast<KvScaling>(7));
+  EXPECT_REFUSED(scales, a.kv->layers[0]->dtype = DType::I8, a.kv->layers[0]->scaling = KvScaling::Tensor,
+                 a.kv->layers[0]->key_scale = 1);
+  EXPECT_REFUSED(scales, a.kv->layers[0]->dtype = DType::I8, a.kv->layers[0]->scaling = KvScaling::Tensor,
+                 a.kv->layers[0]->key_scale = 1, a.kv->layers[0]->value_scale = NAN);
   // Numbers do not become codes by their type alone.
   EXPECT_REFUSED("its element type or use is unknown", a.weights[0]->stored_dtype = DType::I8);
   EXPECT_REFUSED("its element type or use is unknown", a.weights[0]->dtype = DType::F8E4M3);

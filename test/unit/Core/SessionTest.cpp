@@ -133,6 +133,26 @@ TEST(Session, NarrowTypesStayNear) {
   }
 }
 
+TEST(Session, CachesOfCodesStayNear) {
+  TinyModel model;
+  std::vector<int64_t> ids = randomIds(20, 5);
+  auto expected = model.logits(ids);
+  for (artifact::DType dtype : {artifact::DType::I8, artifact::DType::F8E4M3})
+    for (artifact::KvScaling scaling : {artifact::KvScaling::TokenHead, artifact::KvScaling::Tensor}) {
+      TinyOptions options = optionsFor({2, 2});
+      options.cache = dtype;
+      options.scaling = scaling;
+      TemporaryDirectory directory;
+      Session session(writeTiny(directory, model, options));
+      session.load();
+      Feed feed{session.admit(0), ids};
+      session.prefill({&feed, 1});
+      double error = distance(logitsOf(session, 0), expected.back());
+      EXPECT_LE(error, dtype == artifact::DType::I8 ? 5e-2 : 2e-1);
+      EXPECT_GT(error, 1e-5) << "nothing was rounded";
+    }
+}
+
 /// The formula of the paper's notes: per layer (kvp - 1) B T h (4 Dv + 4) for the all-to-all, and 2 (N - 1) ceil(B T H
 /// / N) 4 for each of two all-reduces; the embedding's apart.
 TEST(Session, SentBytesFollowTheFormula) {

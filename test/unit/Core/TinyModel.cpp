@@ -184,6 +184,9 @@ public:
       layer->heads = uint32_t(model.kvHeads / options.tpa);
       layer->key_dim = layer->value_dim = model.dim;
       layer->dtype = options.cache;
+      layer->scaling = options.scaling;
+      if (options.scaling == KvScaling::Tensor)
+        layer->key_scale = layer->value_scale = 1.0f / 16;
       artifact.kv->layers.push_back(std::move(layer));
     }
     auto image = std::make_unique<ImageT>();

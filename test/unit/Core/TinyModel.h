@@ -41,6 +41,7 @@ struct TinyOptions {
   uint32_t chunk = 8;     ///< of prefill; 0: no prefill entry; else 8
   artifact::LogitRows prefillLogits = artifact::LogitRows::Last;
   artifact::DType weights = artifact::DType::F32, cache = artifact::DType::F32;
+  artifact::KvScaling scaling = artifact::KvScaling::None; ///< of a cache of codes; the scale of Tensor is 1/16
   /// 0: one stream. Else exchanges are on a second one: attention goes in so many chunks, of sequences when it decodes
   /// and of query tokens when it prefills, or fewer where there are not as many; and the output projection in two.
   uint32_t chunks = 0;

@@ -246,6 +246,41 @@ TEST(Attention, CacheRoundsToItsElement) {
   EXPECT_EQ(cache.value(0, 0, 0)[1], 3);
 }
 
+TEST(Attention, CacheKeepsCodes) {
+  auto context = std::make_unique<mlir::MLIRContext>();
+  context->loadDialect<HelixDialect>();
+  mlir::Type i8 = mlir::IntegerType::get(context.get(), 8), f8 = mlir::Float8E4M3FNType::get(context.get());
+  auto number = [&](double x) { return mlir::FloatAttr::get(mlir::Float64Type::get(context.get()), x); };
+  auto own = KvScaleAttr::get(context.get(), KvGranularity::TokenHead, {}, {});
+  auto shared = KvScaleAttr::get(context.get(), KvGranularity::Tensor, number(0.5), number(0.25));
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  auto kept = [&](mlir::Type element, KvScaleAttr scale, std::vector<double> key) {
+    auto type = KVType::get(context.get(), 1, 1, key.size(), 1, element, 2, 1, 16, scale);
+    Cache cache(type, 0);
+    double value = 1;
+    cache.write(0, 0, 0, key.data(), &value);
+    EXPECT_NEAR(*cache.value(0, 0, 0), 1, 1e-7);
+    const double *from = cache.key(0, 0, 0);
+    return std::vector<double>(from, from + key.size());
+  };
+  using Numbers = std::vector<double>;
+  // The largest chooses the scale 2; what is halfway between codes goes to the even one.
+  EXPECT_EQ(kept(i8, own, {254, 1, 3, -5, 0.9}), (Numbers{254, 0, 4, -4, 0}));
+  EXPECT_EQ(kept(i8, own, {0, -0.0}), (Numbers{0, 0}));
+  // Codes of half a unit: 63.5 is the largest.
+  EXPECT_EQ(kept(i8, shared, {0.25, 0.75, -63.5, -64, infinity}), (Numbers{0, 1, -63.5, -63.5, 63.5}));
+  // The scale 2 again; codes have steps of 2^-9 below 2^-6 and of 16 or 32 near the largest.
+  EXPECT_EQ(kept(f8, own, {896, 1, 3 * 0x1p-9, 2 * 424}), (Numbers{896, 1, 0x1p-7, 832}));
+  EXPECT_EQ(kept(f8, shared, {0.5, -224, -225, infinity, 0x1p-11}), (Numbers{0.5, -224, -224, 224, 0}));
+  for (mlir::Type element : {i8, f8}) {
+    EXPECT_TRUE(std::isnan(kept(element, shared, {nan, 1})[0]));
+    EXPECT_EQ(kept(element, shared, {nan, 1})[1], 1);
+    for (double bad : {nan, infinity, -infinity})
+      for (double x : kept(element, own, {1, bad}))
+        EXPECT_TRUE(std::isnan(x));
+  }
+}
+
 /// Peers' (o, lse), one row each of two values.
 struct Part {
   double o0, o1, lse;

@@ -60,6 +60,48 @@ TEST(Weights, WindowAndPaddedHeads) {
     });
 }
 
+/// Rows of 12 codes of two bits in blocks of 5, with zero points; 12 columns over tpa = 2 are two shares of 4 of the
+/// window's 7, the last padded, and start within blocks.
+TEST(Weights, CodesInBlocks) {
+  TemporaryDirectory directory;
+  // Code (i + 2 j) mod 4, zero point (i + b) mod 4, scale 2^(b - i) of row i and block b.
+  std::ofstream file(directory.path() + "/w", std::ios::binary);
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t j = 0; j < 12; j += 4) {
+      int byte = 0;
+      for (int64_t k = 3; k >= 0; --k)
+        byte = byte << 2 | (i + 2 * (j + k)) % 4;
+      file.put(char(byte));
+    }
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t b = 0; b < 3; ++b) {
+      float scale = std::ldexp(1.0f, int(b - i));
+      file.write(reinterpret_cast<const char *>(&scale), 4);
+    }
+  for (int64_t i = 0; i < 3; ++i)
+    file.put(char(i % 4 | (i + 1) % 4 << 2 | (i + 2) % 4 << 4));
+  file.close();
+  Program program(R"(module attributes {helix.mesh = #helix.mesh<tpa = 2, kvp = 1, ep = 1, tpf = 2>} {
+    func.func @f() -> tensor<4x3xf32, #helix.quant<bits = 2, block = 5, axis = 0, scale = f32, zero = packed>> {
+      %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 9 : i64, stored = tensor<3x12xui2>, transposed,
+                             window_offset = array<i64: 0, 3>, window_size = array<i64: 3, 7>,
+                             slice = [[], [#helix.split<tpa, 4>]],
+                             scales = #helix.bytes<file = "w", offset = 9, length = 36, element = f32>,
+                             zero_points = #helix.bytes<file = "w", offset = 45, length = 3, element = ui2>}
+          : tensor<4x3xf32, #helix.quant<bits = 2, block = 5, axis = 0, scale = f32, zero = packed>>
+      return %w : tensor<4x3xf32, #helix.quant<bits = 2, block = 5, axis = 0, scale = f32, zero = packed>> } })",
+                  directory.path());
+  auto result = program.run(llvm::ArrayRef<RankValues>());
+  ASSERT_EQ(result.size(), 1u);
+  for (int64_t rank = 0; rank < 2; ++rank)
+    expectElements(result[0][rank], [&](int64_t k, int64_t n) -> double {
+      int64_t column = 3 + 4 * rank + k, block = column / 5;
+      if (column >= 10)
+        return 0;
+      return ((n + 2 * column) % 4 - (n + block) % 4) * std::ldexp(1.0, int(block - n));
+    });
+}
+
 /// A stored table [3 ids, 12] of which columns 4 … 9 count, turned: ids are the columns, two per rank, the last padded.
 TEST(Weights, Transposed) {
   RankValues shares = load(3, 12, "tpa = 2, kvp = 1, ep = 1, tpf = 2",

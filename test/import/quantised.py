@@ -1,13 +1,8 @@
-"""Decoders of test/import/forms.py with weights of a few bits, and the same decoders with what those mean in f32."""
+"""Decoders of forms.py with weights of a few bits, and the same decoders with what those mean in f32."""
 
-import sys
-
-import helix
+import forms
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-
-sys.path.insert(0, str(helix.ROOT / "test" / "import"))
-import forms  # noqa: E402
 
 MICROSOFT = "com.microsoft"
 
