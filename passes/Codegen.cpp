@@ -1,6 +1,7 @@
 //===- Codegen.cpp - helix-codegen -----------------------------------------===//
 #include "dialects/Plan/Plan.h"
 #include "lib/Codegen/Cpu/Cpu.h"
+#include "passes/CodegenStateless.h"
 #include "passes/Entries.h"
 #include "passes/Passes.h"
 
@@ -183,18 +184,19 @@ struct Converter {
   }
 
   LogicalResult convert(tensor::ConcatOp op) {
+    // What is behind the dimension goes along with it.
+    auto width = [&](RankedTensorType type) {
+      return ShapedType::getNumElements(type.getShape().drop_front(op.getDim()));
+    };
     RankedTensorType result = op.getResultType();
-    if (static_cast<int64_t>(op.getDim()) != result.getRank() - 1)
-      return notFused(op) << "it must join columns, but joins dimension " << op.getDim() << " of " << result;
     SmallVector<Value> parts;
     SmallVector<int64_t> widths;
     for (Value part : op.getInputs()) {
       parts.push_back(in(part));
-      widths.push_back(tensorOf(part).getShape().back());
+      widths.push_back(width(tensorOf(part)));
     }
-    auto command =
-        plan::ConcatOp::create(builder, op.getLoc(), result, parts, result.getNumElements() / result.getShape().back(),
-                               widths, nullptr, nullptr, phase(op));
+    auto command = plan::ConcatOp::create(builder, op.getLoc(), result, parts, result.getNumElements() / width(result),
+                                          widths, nullptr, nullptr, phase(op));
     map.map(op.getResult(), command.getResult());
     return success();
   }
@@ -240,6 +242,10 @@ struct Converter {
     return llvm::TypeSwitch<Operation *, LogicalResult>(op)
         .Case<EmbeddingOp, LinearOp, KVAppendOp, PartialAttentionOp, AllToAllOp, MergeAttentionOp, AllReduceOp,
               LastTokenOp, tensor::ConcatOp, func::CallOp>([&](auto typed) { return convert(typed); })
+        .Case<DenseAttentionOp, RotateOp, ScatterOp, TransposeOp>([&](auto typed) {
+          map.map(typed.getResult(), commandOf(builder, map, typed));
+          return success();
+        })
         .Default([&](Operation *other) -> LogicalResult {
           return notFused(other) << "run helix-flatten and helix-fuse first";
         });
@@ -268,7 +274,8 @@ struct Converter {
     if (failed(checkWeights(entry)))
       return failure();
     auto signature = entry->getAttrOfType<EntryAttr>(kEntryAttr);
-    auto command = plan::EntryOp::create(builder, entry.getLoc(), entry.getName(), signature, nullptr, nullptr);
+    auto command = plan::EntryOp::create(builder, entry.getLoc(), entry.getName(), signature, nullptr, nullptr,
+                                         portsOf(entry.getArgAttrsAttr()), portsOf(entry.getResAttrsAttr()));
     symbols.insert(command);
     map.clear();
     Block &source = entry.getBody().front();
@@ -280,10 +287,15 @@ struct Converter {
     for (Operation &op : source.without_terminator())
       if (failed(convert(&op)))
         return failure();
-    Value logits = source.getTerminator()->getOperand(0);
-    if (!isa<RankedTensorType>(logits.getType()) || logits.getDefiningOp<WeightOp>())
-      return notFused(source.getTerminator()) << "the logits must be computed";
-    plan::ReturnOp::create(builder, source.getTerminator()->getLoc(), in(logits));
+    Operation *end = source.getTerminator();
+    if (isStateless(entry)) {
+      returnOutputs(builder, map, cast<func::ReturnOp>(end));
+    } else {
+      Value logits = end->getOperand(0);
+      if (!isa<RankedTensorType>(logits.getType()) || logits.getDefiningOp<WeightOp>())
+        return notFused(end) << "the logits must be computed";
+      plan::ReturnOp::create(builder, end->getLoc(), in(logits));
+    }
     builder.clearInsertionPoint();
     return success();
   }

@@ -16,7 +16,13 @@ inline llvm::SmallVector<mlir::func::FuncOp> entriesOf(mlir::ModuleOp module) {
                                 [](mlir::func::FuncOp f) { return f->hasAttr(kEntryAttr); });
 }
 
-/// Positions of an entry's arguments; caches follow.
+/// Whether the function is a stateless entry: of named tensors, for one rank, without caches.
+inline bool isStateless(mlir::func::FuncOp entry) {
+  auto signature = llvm::dyn_cast_or_null<EntryAttr>(entry->getAttr(kEntryAttr));
+  return signature && signature.isStateless();
+}
+
+/// Positions of a decoder entry's arguments; caches follow.
 enum EntryArgument : unsigned { kIds = 0, kPast = 1, kQLen = 2, kFirstCache = 3 };
 
 /// ceil(a / b) for positive b.

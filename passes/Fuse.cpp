@@ -104,7 +104,7 @@ bool isRemade(Value value) {
 
 /// Ops that compute every row [batch, token] of their result from the same row of their operands.
 bool worksByRow(Operation &op) {
-  if (isa<LayerNormOp, PositionEmbeddingOp, RMSNormOp, RopeOp>(op))
+  if (isa<LayerNormOp, PositionEmbeddingOp, RMSNormOp, RopeOp, RowStatisticOp>(op))
     return true;
   return isElementwise(&op);
 }

@@ -1,6 +1,8 @@
 //===- Levels.cpp - What makes a module model level, or SPMD level ---------===//
 #include "passes/Levels.h"
 
+#include "llvm/ADT/StringSet.h"
+
 using namespace mlir;
 
 namespace helix {
@@ -42,6 +44,39 @@ LogicalResult verifySignature(func::FuncOp entry) {
   return success();
 }
 
+/// A stateless entry takes and returns tensors, each with a `helix.io` that names it.
+LogicalResult verifyStateless(func::FuncOp entry) {
+  auto error = [&] {
+    return entry.emitError(errorPrefix(ErrorCode::StatelessInvalid)) << "@" << entry.getName() << ' ';
+  };
+  if (!entry.getBody().hasOneBlock())
+    return error() << "must be a definition with one block";
+  auto verifyPort = [&](StringRef what, unsigned index, Type type, Attribute attr,
+                        llvm::StringSet<> &names) -> LogicalResult {
+    auto io = dyn_cast_or_null<IOAttr>(attr);
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    if (!io || !tensor || !tensor.hasStaticShape() || tensor.getElementType() != io.innerElement())
+      return error() << "is stateless, so " << what << " " << index << " must be a tensor of static shape with a "
+                     << kIOAttr << " that fits its element type, but is " << type;
+    if (!names.insert(io.getName()).second)
+      return error() << "has two " << what << "s of the name " << io.getName();
+    return success();
+  };
+  llvm::StringSet<> inputs, outputs;
+  for (auto [i, type] : llvm::enumerate(entry.getArgumentTypes()))
+    if (failed(verifyPort("argument", i, type, entry.getArgAttr(i, kIOAttr), inputs)))
+      return failure();
+  for (auto [i, type] : llvm::enumerate(entry.getResultTypes()))
+    if (failed(verifyPort("result", i, type, entry.getResultAttr(i, kIOAttr), outputs)))
+      return failure();
+  if (entry.getNumResults() == 0)
+    return error() << "is stateless and returns nothing";
+  for (Type type : entry.getResultTypes())
+    if (!cast<RankedTensorType>(type).getElementType().isF32())
+      return error() << "returns " << type << ", but results of a stateless entry are floats";
+  return success();
+}
+
 /// The op that makes the next version of a cache out of this use of it: an append, or what hands it out of a region.
 bool consumes(OpOperand &use) { return isa<KVAppendOp, YieldOp, func::ReturnOp>(use.getOwner()); }
 
@@ -72,6 +107,8 @@ LogicalResult verifyLinear(Value cache) {
 /// The entry takes (ids, past, q_len, caches…) and returns (logits, the same caches…), and uses each cache linearly: a
 /// version that is read or appended to after it was appended to would have to be copied whole.
 LogicalResult verifyEntry(func::FuncOp entry) {
+  if (isStateless(entry))
+    return verifyStateless(entry);
   if (failed(verifySignature(entry)))
     return failure();
   for (Value cache : entry.getArguments().drop_front(kFirstCache))
@@ -156,6 +193,9 @@ LogicalResult verifyLocal(Operation *op, MeshAttr mesh) {
 }
 
 LogicalResult verifyEntries(ArrayRef<func::FuncOp> entries, function_ref<LogicalResult(Operation *)> verifyOp) {
+  if (entries.size() > 1 && llvm::any_of(entries, isStateless))
+    return func::FuncOp(entries.front()).emitError(errorPrefix(ErrorCode::StatelessInvalid))
+           << "a stateless entry must be the only one of its module";
   for (func::FuncOp entry : entries)
     if (failed(verifyEntry(entry)) ||
         entry.walk([&](Operation *op) { return WalkResult(verifyOp(op)); }).wasInterrupted())
@@ -178,6 +218,9 @@ LogicalResult verifySpmdLevel(ModuleOp module) {
   if (!mesh || entries.empty())
     return module.emitError(errorPrefix(ErrorCode::LevelInvalid))
            << "the module needs " << kMeshAttr << " and a function with " << kEntryAttr;
+  if (isStateless(entries.front()) && mesh.ranks() != 1)
+    return module.emitError(errorPrefix(ErrorCode::StatelessMesh))
+           << "a stateless entry is for one rank, but the mesh has " << mesh.ranks();
   return verifyEntries(entries, [&](Operation *op) { return verifyLocal(op, mesh); });
 }
 

@@ -345,6 +345,8 @@ struct PartitionPass : impl::PartitionBase<PartitionPass> {
       }
     }
     for (func::FuncOp entry : entriesOf(getOperation())) {
+      if (isStateless(entry))
+        continue;
       EntryPartitioner partitioner{entry, mesh, ffnRanks};
       if (failed(partitioner.run()))
         return signalPassFailure();

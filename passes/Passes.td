@@ -38,7 +38,8 @@ def VerifyModel : Pass<"helix-verify-model", "::mlir::ModuleOp"> {
   let summary = "Check that the module is at model level";
   let description = [{
     Entries have the signature (ids, past, q_len, caches) → (logits, caches); caches are used linearly, in order, once
-    each; no op or type of the SPMD level is left; weights are whole; shapes are static.
+    each; no op or type of the SPMD level is left; weights are whole; shapes are static. A stateless entry takes and
+    returns tensors, each with a `helix.io`, and is the only one of its module.
   }];
 }
 
@@ -49,6 +50,8 @@ def Shard : Pass<"helix-shard", "::mlir::ModuleOp"> {
     through rope and the split into heads to the products that feed it (heads over tpa), what attention gives (heads over
     tpa, then kvp), and the logits (vocabulary over n). The FFN's columns (over tpf) and the embedding's rows (over n) are
     split inside their op. `helix-partition` cuts along the same pattern; the attributes say what it will do.
+
+    A stateless entry is for one rank and stays as it is.
 
     Where an axis is 0 it is chosen: tpa is the largest divisor of N that divides the KV heads, with N = kvp * tpa; tpf
     is N / ep.
@@ -82,6 +85,7 @@ def Partition : Pass<"helix-partition", "::mlir::ModuleOp"> {
     with the products that feed it; the output projection and the FFN become partial sums and all-reduces in a `tp`
     region. Heads, FFN columns and the vocabulary are padded where they do not divide. Where tpa exceeds the KV heads,
     each is on as many neighbours along tpa; with `helix.ffn_ranks`, the FFN is cut over the first ranks only.
+    A stateless entry stays as it is.
 
     ```mlir
     %a = helix.attention %q, %cache, %past, %q_len {scale = 0.25 : f64}

@@ -29,6 +29,11 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     if (failed(verifyModelLevel(getOperation())))
       return signalPassFailure();
     SmallVector<func::FuncOp> entries = entriesOf(getOperation());
+    if (isStateless(entries.front())) {
+      if (failed(checkSingleRank()))
+        return signalPassFailure();
+      return;
+    }
     FailureOr<MeshAttr> mesh = chooseMesh(entries);
     if (failed(mesh))
       return signalPassFailure();
@@ -38,6 +43,17 @@ struct ShardPass : impl::ShardBase<ShardPass> {
     for (func::FuncOp entry : entries)
       if (failed(shardEntry(entry, *mesh)))
         return signalPassFailure();
+  }
+
+  /// A stateless entry is not split: there is nothing to set but the mesh.
+  LogicalResult checkSingleRank() {
+    for (int64_t size : {ranks.getValue(), kvp.getValue(), tpa.getValue(), ep.getValue(), tpf.getValue()})
+      if (size != 0 && size != 1)
+        return getOperation().emitError(errorPrefix(ErrorCode::StatelessMesh))
+               << "a stateless function is for one rank, but " << size
+               << " along an axis were asked for; leave the mesh out";
+    getOperation()->setAttr(kMeshAttr, MeshAttr::get(&getContext(), 1, 1, 1, 1));
+    return success();
   }
 
   InFlightDiagnostic meshError() { return getOperation().emitError(errorPrefix(ErrorCode::MeshInvalid)); }

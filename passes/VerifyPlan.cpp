@@ -122,8 +122,9 @@ LogicalResult verifyEntry(plan::EntryOp entry, MeshAttr mesh) {
       return command->emitError(errorPrefix(ErrorCode::PlanIncomplete))
              << "the command's results have no places; run helix-place";
   }
-  if (!isa<OpResult>(entry.getLogits()) || !entry.getLogits().getDefiningOp<plan::CommandOpInterface>())
-    return entry.emitError(errorPrefix(ErrorCode::PlanIncomplete)) << "no command makes the logits";
+  for (Value value : entry.getReturned())
+    if (!value.getDefiningOp<plan::CommandOpInterface>())
+      return entry.emitError(errorPrefix(ErrorCode::PlanIncomplete)) << "no command makes the logits or an output";
   Order order(entry);
   if (failed(verifyEvents(order)) || failed(verifyDependences(entry, order)) || failed(verifyCollectives(order)))
     return failure();

@@ -141,7 +141,7 @@ int64_t QuantAttr::blockBytes() const {
 int64_t helix::heldBytes(RankedTensorType type) {
   auto quant = dyn_cast_or_null<QuantAttr>(type.getEncoding());
   if (!quant)
-    return type.getNumElements() * (type.getElementTypeBitWidth() / 8);
+    return type.getNumElements() * llvm::divideCeil(type.getElementTypeBitWidth(), 8);
   int64_t along = type.getDimSize(quant.getAxis()), rows = type.getNumElements() / std::max<int64_t>(1, along);
   return rows * (llvm::divideCeil(along * quant.getBits(), 8) +
                  llvm::divideCeil(along, quant.getBlock()) * quant.blockBytes());
@@ -172,8 +172,52 @@ LogicalResult KvScaleAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
 
 LogicalResult EntryAttr::verify(function_ref<InFlightDiagnostic()> emitError, EntryKind kind, int64_t batch,
                                 int64_t tokens, LogitRows logits) {
+  if (kind == EntryKind::Stateless && (batch != 1 || tokens != 1 || logits != LogitRows::All))
+    return emitError() << "a stateless entry has no slots, tokens and logits of its own";
   if (batch < 1 || tokens < 1)
     return emitError() << "an entry has at least one slot and one token per slot, but this has batch " << batch
                        << " and tokens " << tokens;
   return success();
+}
+
+EntryAttr EntryAttr::getStateless(MLIRContext *context) {
+  return get(context, EntryKind::Stateless, /*batch=*/1, /*tokens=*/1, LogitRows::All);
+}
+
+Attribute EntryAttr::parse(AsmParser &parser, Type) {
+  FailureOr<EntryKind> kind;
+  if (parser.parseLess() || failed(kind = FieldParser<EntryKind>::parse(parser)))
+    return {};
+  if (*kind == EntryKind::Stateless)
+    return parser.parseGreater() ? EntryAttr() : getStateless(parser.getContext());
+  int64_t batch, tokens;
+  FailureOr<LogitRows> logits;
+  if (parser.parseComma() || parser.parseKeyword("batch") || parser.parseEqual() || parser.parseInteger(batch) ||
+      parser.parseComma() || parser.parseKeyword("tokens") || parser.parseEqual() || parser.parseInteger(tokens) ||
+      parser.parseComma() || parser.parseKeyword("logits") || parser.parseEqual() ||
+      failed(logits = FieldParser<LogitRows>::parse(parser)) || parser.parseGreater())
+    return {};
+  auto emitError = [&] { return parser.emitError(parser.getNameLoc()); };
+  return getChecked(emitError, parser.getContext(), *kind, batch, tokens, *logits);
+}
+
+void EntryAttr::print(AsmPrinter &printer) const {
+  printer << '<' << stringifyEntryKind(getKind());
+  if (!isStateless())
+    printer << ", batch = " << getBatch() << ", tokens = " << getTokens()
+            << ", logits = " << stringifyLogitRows(getLogits());
+  printer << '>';
+}
+
+LogicalResult IOAttr::verify(function_ref<InFlightDiagnostic()> emitError, StringAttr name, Type element) {
+  if (name.empty() || name.getValue().contains('\0'))
+    return emitError() << "an input or output has a name";
+  if (!element.isF32() && !element.isF16() && !element.isBF16() && !element.isSignlessInteger(64) &&
+      !element.isSignlessInteger(1))
+    return emitError() << "inputs and outputs are f32, f16, bf16, i64 or i1, but " << name << " is " << element;
+  return success();
+}
+
+Type IOAttr::innerElement() const {
+  return isa<FloatType>(getElement()) ? Float32Type::get(getContext()) : getElement();
 }

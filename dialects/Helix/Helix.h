@@ -41,6 +41,7 @@ int64_t heldBytes(mlir::RankedTensorType type);
 inline constexpr llvm::StringLiteral kMeshAttr = "helix.mesh";
 inline constexpr llvm::StringLiteral kFfnRanksAttr = "helix.ffn_ranks";
 inline constexpr llvm::StringLiteral kEntryAttr = "helix.entry";
+inline constexpr llvm::StringLiteral kIOAttr = "helix.io";
 inline constexpr llvm::StringLiteral kShardingAttr = "helix.sharding";
 inline constexpr llvm::StringLiteral kPhaseAttr = "helix.phase";
 inline constexpr llvm::StringLiteral kKernelAttr = "helix.kernel";

@@ -143,10 +143,42 @@ def Helix_KvScaleAttr : Helix_Attr<"KvScale", "kv_scale"> {
 
 def Helix_EntryAttr : Helix_Attr<"Entry", "entry"> {
   let summary = "The signature of an entry: its kind, slots, query tokens per slot, and which logits it returns";
+  let description = [{
+    A stateless entry is a plain function of tensors, without slots, tokens and logits; a `#helix.io` on each argument
+    and result names it.
+
+    ```mlir
+    #helix.entry<decode, batch = 1, tokens = 1, logits = last>
+    #helix.entry<stateless>
+    ```
+  }];
   let parameters = (ins "::helix::EntryKind":$kind, "int64_t":$batch, "int64_t":$tokens,
                         "::helix::LogitRows":$logits);
-  let assemblyFormat = "`<` $kind `,` `batch` `=` $batch `,` `tokens` `=` $tokens `,` `logits` `=` $logits `>`";
+  let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    static EntryAttr getStateless(::mlir::MLIRContext *context);
+    bool isStateless() const { return getKind() == ::helix::EntryKind::Stateless; }
+  }];
+}
+
+def Helix_IOAttr : Helix_Attr<"IO", "io"> {
+  let summary = "A tensor that a stateless entry takes or gives: its name, and its element type outside";
+  let description = [{
+    Written on arguments and results of the function (`helix.io`). Floats are f32 inside; where they are f16 or bf16
+    outside, they are widened when they come in and rounded to nearest even when they go out.
+
+    ```mlir
+    #helix.io<"past_key", f16>
+    ```
+  }];
+  let parameters = (ins "::mlir::StringAttr":$name, "::mlir::Type":$element);
+  let assemblyFormat = "`<` $name `,` $element `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// The element type inside: f32 for every float.
+    ::mlir::Type innerElement() const;
+  }];
 }
 
 #endif // HELIX_ATTRS_TD

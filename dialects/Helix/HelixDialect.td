@@ -20,8 +20,8 @@ def Helix_Dialect : Dialect {
     whole. `helix-partition` leads from the first level to the second.
 
     Module attributes, set by `helix-shard`: `helix.mesh` (a `#helix.mesh`), and `helix.ffn_ranks` (an i64) where only
-    the first ranks hold the FFN. Function attributes of an entry: `helix.entry` (a `#helix.entry`). What both levels
-    mean is decided by the reference interpreter.
+    the first ranks hold the FFN. Function attributes of an entry: `helix.entry` (a `#helix.entry`); of a stateless one's
+    arguments and results: `helix.io` (a `#helix.io`). What both levels mean is decided by the reference interpreter.
   }];
   let useDefaultAttributePrinterParser = 1;
   let useDefaultTypePrinterParser = 1;

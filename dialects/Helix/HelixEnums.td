@@ -41,9 +41,23 @@ def Helix_KvGranularity : Helix_Enum<"KvGranularity", "what numbers of a KV cach
   [I32EnumAttrCase<"Tensor", 0, "tensor">, I32EnumAttrCase<"TokenHead", 1, "token_head">]>;
 
 def Helix_EntryKind : Helix_Enum<"EntryKind", "what a function of the model is called for",
-  [I32EnumAttrCase<"Decode", 0, "decode">, I32EnumAttrCase<"Prefill", 1, "prefill">]>;
+  [I32EnumAttrCase<"Decode", 0, "decode">, I32EnumAttrCase<"Prefill", 1, "prefill">,
+   I32EnumAttrCase<"Stateless", 2, "stateless">]>;
 
 def Helix_LogitRows : Helix_Enum<"LogitRows", "the tokens whose logits an entry returns",
   [I32EnumAttrCase<"Last", 0, "last">, I32EnumAttrCase<"All", 1, "all">]>;
+
+def Helix_ScoreStage : Helix_Enum<"ScoreStage", "how far the scores of an attention have come",
+  [I32EnumAttrCase<"Scaled", 0, "scaled">, I32EnumAttrCase<"Capped", 1, "capped">,
+   I32EnumAttrCase<"Masked", 2, "masked">, I32EnumAttrCase<"Probabilities", 3, "probabilities">]>;
+def Helix_ScoreStageAttr : EnumAttr<Helix_Dialect, Helix_ScoreStage, "stage"> {
+  let assemblyFormat = "`<` $value `>`";
+}
+
+def Helix_Statistic : Helix_Enum<"Statistic", "one number about a row",
+  [I32EnumAttrCase<"Mean", 0, "mean">, I32EnumAttrCase<"InverseDeviation", 1, "inverse_deviation">]>;
+def Helix_StatisticAttr : EnumAttr<Helix_Dialect, Helix_Statistic, "statistic"> {
+  let assemblyFormat = "`<` $value `>`";
+}
 
 #endif // HELIX_ENUMS_TD

@@ -404,4 +404,6 @@ def Helix_AllReduceOp : Helix_Op<"all_reduce", [Pure]> {
   let hasVerifier = 1;
 }
 
+include "dialects/Helix/HelixStatelessOps.td"
+
 #endif // HELIX_OPS_TD

@@ -21,7 +21,7 @@ struct Cost {
   double flops = 0, flopsPerQuery = 0, flopsPerCached = 0, flopsPerQueryCached = 0;
 };
 
-/// Bytes of a value with static shape.
+/// Bytes of a value with static shape; a truth has one.
 int64_t bytesOf(mlir::Type type);
 } // namespace helix::plan
 

@@ -76,7 +76,8 @@ def Plan_EntryOp : Plan_Op<"entry", [Symbol, IsolatedFromAbove, SingleBlock]> {
   let summary = "A straight line of commands, the same on every rank";
   let description = [{
     Arguments are the token ids, past, q_len and one cache per layer. `device_bytes` and `comm_bytes` are the sizes of
-    the arenas, set by `helix-place`.
+    the arenas, set by `helix-place`. A stateless entry takes and gives the tensors that `inputs` and `outputs`, lists
+    of `#helix.io`, name.
 
     ```mlir
     plan.entry @decode #helix.entry<decode, batch = 1, tokens = 1, logits = last>
@@ -87,20 +88,22 @@ def Plan_EntryOp : Plan_Op<"entry", [Symbol, IsolatedFromAbove, SingleBlock]> {
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, Helix_EntryAttr:$signature,
-                       OptionalAttr<Plan_NonNegative>:$device_bytes, OptionalAttr<Plan_NonNegative>:$comm_bytes);
+                       OptionalAttr<Plan_NonNegative>:$device_bytes, OptionalAttr<Plan_NonNegative>:$comm_bytes,
+                       OptionalAttr<TypedArrayAttrBase<Helix_IOAttr, "inputs">>:$inputs,
+                       OptionalAttr<TypedArrayAttrBase<Helix_IOAttr, "outputs">>:$outputs);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = "$sym_name $signature attr-dict-with-keyword custom<EntryBody>($body)";
   let hasVerifier = 1;
   let extraClassDeclaration = [{
-    /// The value that holds the logits.
-    ::mlir::Value getLogits() { return getBody().front().getTerminator()->getOperand(0); }
+    /// The values that it returns: the logits, or the outputs of a stateless entry.
+    ::mlir::OperandRange getReturned() { return getBody().front().getTerminator()->getOperands(); }
   }];
 }
 
 def Plan_ReturnOp : Plan_Op<"return", [Pure, Terminator, HasParent<"EntryOp">]> {
-  let summary = "The end of an entry: the value that holds its logits";
-  let arguments = (ins Plan_Floats:$logits);
-  let assemblyFormat = "$logits attr-dict `:` type($logits)";
+  let summary = "The end of an entry: the value that holds its logits, or the outputs of a stateless one";
+  let arguments = (ins Variadic<Plan_Floats>:$values);
+  let assemblyFormat = "$values attr-dict `:` type($values)";
 }
 
 def Plan_GetWeightOp : Plan_Op<"get_weight", [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
@@ -256,5 +259,7 @@ def Plan_WaitOp : Plan_Command<"wait"> {
   let arguments = !con((ins Plan_NonNegative:$event), common);
   let assemblyFormat = "attr-dict";
 }
+
+include "dialects/Plan/PlanStatelessOps.td"
 
 #endif // PLAN_OPS_TD

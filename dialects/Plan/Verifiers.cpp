@@ -116,20 +116,43 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   return success();
 }
 
-LogicalResult EntryOp::verify() {
-  Block &body = getBody().front();
-  EntryAttr entry = getSignature();
-  Type i64 = IntegerType::get(getContext(), 64), i32 = IntegerType::get(getContext(), 32);
+/// A stateless entry takes what its inputs name, and returns what its outputs name.
+static LogicalResult verifyStateless(EntryOp entry) {
+  Block &body = entry.getBody().front();
+  auto fits = [](std::optional<ArrayAttr> ports, TypeRange types) {
+    return ports && llvm::equal(*ports, types, [](Attribute port, Type type) {
+             auto tensor = dyn_cast<RankedTensorType>(type);
+             return tensor && hasSaneSize(tensor) && tensor.getElementType() == cast<IOAttr>(port).innerElement();
+           });
+  };
+  if (!fits(entry.getInputs(), body.getArgumentTypes()) || !fits(entry.getOutputs(), entry.getReturned().getTypes()))
+    return entry.emitOpError("is stateless: it needs an #helix.io for each of its tensors, inputs and outputs");
+  return success();
+}
+
+/// Another entry takes (ids, past, q_len, caches…) and returns logits.
+static LogicalResult verifyDecoder(EntryOp op) {
+  Block &body = op.getBody().front();
+  EntryAttr entry = op.getSignature();
+  MLIRContext *context = op.getContext();
+  Type i64 = IntegerType::get(context, 64), i32 = IntegerType::get(context, 32);
   SmallVector<Type> want = {RankedTensorType::get({entry.getBatch(), entry.getTokens()}, i64),
                             RankedTensorType::get({entry.getBatch()}, i32),
                             RankedTensorType::get({entry.getBatch()}, i32)};
   for (auto [i, type] : llvm::enumerate(want))
     if (i >= body.getNumArguments() || body.getArgument(i).getType() != type)
-      return emitOpError() << "argument " << i << " must be " << type;
+      return op.emitOpError() << "argument " << i << " must be " << type;
   for (BlockArgument argument : body.getArguments().drop_front(want.size()))
     if (!isa<KVType>(argument.getType()))
-      return emitOpError() << "argument " << argument.getArgNumber() << " must be a cache, but is "
-                           << argument.getType();
+      return op.emitOpError() << "argument " << argument.getArgNumber() << " must be a cache, but is "
+                              << argument.getType();
+  if (op.getReturned().size() != 1 || op.getInputs() || op.getOutputs())
+    return op.emitOpError("must return its logits, and has no other inputs and outputs");
+  return success();
+}
+
+LogicalResult EntryOp::verify() {
+  Block &body = getBody().front();
   for (Operation &op : body.without_terminator()) {
     if (!isa<CommandOpInterface, GetWeightOp>(op))
       return op.emitOpError("is not a command");
@@ -139,7 +162,7 @@ LogicalResult EntryOp::verify() {
   }
   if (!isa<ReturnOp>(body.getTerminator()))
     return emitOpError("must end in plan.return");
-  return success();
+  return getSignature().isStateless() ? verifyStateless(*this) : verifyDecoder(*this);
 }
 
 LogicalResult EmbeddingOp::verify() {

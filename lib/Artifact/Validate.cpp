@@ -55,6 +55,7 @@ uint64_t elementBytes(DType dtype) {
     return 8;
   case DType::I8:
   case DType::F8E4M3:
+  case DType::Bool:
     return 1;
   }
   return 0;
@@ -95,7 +96,11 @@ bool validateMesh(const Artifact &artifact, Error &error) {
                   "tpa * kvp = " + std::to_string(ranks) +
                       " and ep * tpf = " + std::to_string(uint64_t(mesh->ep()) * mesh->tpf()) +
                       " must be equal, and at most " + std::to_string(kMaxRanks));
-  uint64_t vocabulary = artifact.vocabulary();
+  return true;
+}
+
+bool validateVocabulary(const Artifact &artifact, Error &error) {
+  uint64_t ranks = axisSize(*artifact.mesh(), Axis::N), vocabulary = artifact.vocabulary();
   if (vocabulary == 0 || vocabulary > kMaxTokens)
     return refuse(error, "vocabulary", std::to_string(vocabulary) + " is not between 1 and 2^31 - 1");
   if (artifact.local_vocabulary() != (vocabulary + ranks - 1) / ranks)
@@ -283,6 +288,11 @@ bool validateEntry(const Artifact &artifact, const Entry &entry, const std::stri
   constexpr uint64_t arenaLimit = uint64_t(1) << 46;
   if (entry.kind() > EntryKind::MAX || entry.logits() > LogitRows::MAX)
     return refuse(error, where, "its kind is unknown");
+  if (entry.device_bytes() > arenaLimit || entry.comm_bytes() > arenaLimit)
+    return refuse(error, where, "an arena exceeds 2^46 bytes");
+  if (entry.kind() == EntryKind::Stateless)
+    return validatePorts(artifact, entry, where, error) && validateCommands(artifact, entry, where, error) &&
+           validateStreams(entry, where, error);
   if (entry.batch() == 0 || entry.batch() > artifact.kv()->slots() || entry.tokens() == 0 ||
       uint64_t(entry.batch()) * entry.tokens() > kMaxTokens)
     return refuse(error, where,
@@ -290,8 +300,6 @@ bool validateEntry(const Artifact &artifact, const Entry &entry, const std::stri
                       " are out of range");
   if (entry.kind() == EntryKind::Decode && entry.tokens() != 1)
     return refuse(error, where, "a decode entry takes one token");
-  if (entry.device_bytes() > arenaLimit || entry.comm_bytes() > arenaLimit)
-    return refuse(error, where, "an arena exceeds 2^46 bytes");
   const Operand *logits = entry.logits_operand();
   std::string place = where + ", logits";
   if (!logits || (logits->space() != Space::Device && logits->space() != Space::Comm))
@@ -316,10 +324,12 @@ bool validateEach(const flatbuffers::Vector<flatbuffers::Offset<T>> *list, const
 } // namespace
 
 bool validate(const Artifact &artifact, Error &error) {
-  if (!validateMesh(artifact, error) || !validateKv(artifact, error))
+  if (!validateMesh(artifact, error))
     return false;
   if (count(artifact.entries()) == 0)
     return refuse(error, "", "there is no entry");
+  if (!isStateless(artifact) && (!validateVocabulary(artifact, error) || !validateKv(artifact, error)))
+    return false;
   if (count(artifact.images()) > kMaxList)
     return refuse(error, "", "there are more than " + std::to_string(kMaxList) + " images");
   auto file = [&](const WeightFile &it, const std::string &where) { return validateFile(it, where, error); };

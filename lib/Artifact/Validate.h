@@ -38,6 +38,20 @@ uint64_t heldBytes(const Weight &weight);
 /// Bytes of one token of one head of a layer: its key and value, and their scales if they have some of their own.
 uint64_t tokenBytes(const KvLayer &layer);
 
+/// Whether the artifact is a stateless function, and no decoder.
+inline bool isStateless(const Artifact &artifact) {
+  return artifact.entries() && artifact.entries()->size() == 1 &&
+         artifact.entries()->Get(0)->kind() == EntryKind::Stateless;
+}
+
+/// Elements of a tensor that a stateless entry takes or gives.
+uint64_t elementsOf(const Port &port);
+
+/// Bytes of it as commands see it: floats are f32.
+inline uint64_t innerBytes(const Port &port) {
+  return elementsOf(port) * (port.dtype() <= DType::BF16 ? sizeof(float) : elementBytes(port.dtype()));
+}
+
 /// Whether the work is an exchange among ranks.
 inline bool isCollective(Work work) { return work == Work::AllToAll || work == Work::AllReduce; }
 

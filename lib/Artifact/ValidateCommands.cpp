@@ -1,6 +1,7 @@
 //===- ValidateCommands.cpp - Commands against the shapes of their work ----===//
 #include "lib/Artifact/ValidateDetail.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <span>
@@ -9,24 +10,6 @@ namespace helix::artifact {
 using namespace detail;
 
 namespace {
-
-/// What a command may have as an operand.
-enum class Kind {
-  Arena,  ///< device or communication memory
-  Comm,   ///< communication memory
-  Table,  ///< a weight packed as a table
-  Matrix, ///< a weight packed for products
-  Vector, ///< a weight kept as it is
-  Ids,
-  Past,
-  QLen,
-  Cache,
-};
-
-struct Expected {
-  Kind kind;
-  std::optional<uint64_t> bytes; ///< nothing: the product of its sizes is out of range
-};
 
 const char *nameOf(Kind kind) {
   switch (kind) {
@@ -48,28 +31,33 @@ const char *nameOf(Kind kind) {
     return "the numbers of new tokens";
   case Kind::Cache:
     return "a KV layer";
+  case Kind::Integers:
+    return "an input of integers";
+  case Kind::Truths:
+    return "an input of truths";
   }
   return "";
 }
 
-/// One command of an entry, and where to report it.
-struct Context {
-  const Artifact &artifact;
-  const Entry &entry;
-  const Command &command;
-  std::string where;
-  Error &error;
-
-  bool refuse(const std::string &what) const { return detail::refuse(error, where, what); }
-  const Operand &input(unsigned i) const { return *command.inputs()->Get(i); }
-  const Operand &output(unsigned i) const { return *command.outputs()->Get(i); }
-  uint64_t rows() const { return uint64_t(entry.batch()) * entry.tokens(); }
-};
-
 bool isArena(const Operand &operand) { return operand.space() == Space::Device || operand.space() == Space::Comm; }
 
-bool isInput(const Operand &operand, uint32_t index) {
-  return operand.space() == Space::Input && operand.index() == index;
+bool isStateless(const Context &context) { return context.entry.kind() == EntryKind::Stateless; }
+
+/// One of the three inputs of an entry that is not stateless.
+bool isInput(const Context &context, const Operand &operand, uint32_t index) {
+  return operand.space() == Space::Input && operand.index() == index && !isStateless(context);
+}
+
+/// An input of a stateless entry, of a type that is one of these inside.
+bool isPort(const Context &context, const Operand &operand, std::initializer_list<DType> dtypes) {
+  if (operand.space() != Space::Input || !isStateless(context))
+    return false;
+  DType dtype = context.entry.inputs()->Get(operand.index())->dtype();
+  return std::find(dtypes.begin(), dtypes.end(), dtype) != dtypes.end();
+}
+
+bool isFloatPort(const Context &context, const Operand &operand) {
+  return isPort(context, operand, {DType::F32, DType::F16, DType::BF16});
 }
 
 bool isWeight(const Context &context, const Operand &operand, WeightUse use) {
@@ -79,7 +67,7 @@ bool isWeight(const Context &context, const Operand &operand, WeightUse use) {
 bool isKind(const Context &context, const Operand &operand, Kind kind) {
   switch (kind) {
   case Kind::Arena:
-    return isArena(operand);
+    return isArena(operand) || isFloatPort(context, operand);
   case Kind::Comm:
     return operand.space() == Space::Comm;
   case Kind::Table:
@@ -89,13 +77,17 @@ bool isKind(const Context &context, const Operand &operand, Kind kind) {
   case Kind::Vector:
     return isWeight(context, operand, WeightUse::Vector);
   case Kind::Ids:
-    return isInput(operand, 0);
+    return isInput(context, operand, 0);
   case Kind::Past:
-    return isInput(operand, 1);
+    return isInput(context, operand, 1);
   case Kind::QLen:
-    return isInput(operand, 2);
+    return isInput(context, operand, 2);
   case Kind::Cache:
     return operand.space() == Space::Kv;
+  case Kind::Integers:
+    return isPort(context, operand, {DType::I64});
+  case Kind::Truths:
+    return isPort(context, operand, {DType::Bool});
   }
   return false;
 }
@@ -105,9 +97,10 @@ bool overlap(const Operand &a, const Operand &b) {
          b.offset() < a.offset() + a.bytes();
 }
 
-/// Whether the operands are of these kinds and sizes, and no output lies over an input or another output.
-bool match(const Context &context, std::span<const Expected> inputs, std::span<const Expected> outputs,
-           bool disjoint = true) {
+} // namespace
+
+bool detail::match(const Context &context, std::span<const Expected> inputs, std::span<const Expected> outputs,
+                   bool disjoint) {
   auto check = [&](const auto *operands, std::span<const Expected> expected, const char *side) {
     if (count(operands) != expected.size())
       return context.refuse("it has " + std::to_string(count(operands)) + " " + side + "s, its work takes " +
@@ -126,6 +119,9 @@ bool match(const Context &context, std::span<const Expected> inputs, std::span<c
   };
   if (!check(context.command.inputs(), inputs, "input") || !check(context.command.outputs(), outputs, "output"))
     return false;
+  for (unsigned o = 0; o < outputs.size(); ++o)
+    if (!isArena(context.output(o)))
+      return context.refuse("output " + std::to_string(o) + " is not in an arena");
   for (unsigned o = 0; disjoint && o < outputs.size(); ++o)
     for (unsigned i = 0; i < inputs.size(); ++i)
       if (overlap(context.output(o), context.input(i)))
@@ -133,15 +129,18 @@ bool match(const Context &context, std::span<const Expected> inputs, std::span<c
   return true;
 }
 
+Expected detail::arena(std::initializer_list<uint64_t> sizes) {
+  std::optional<uint64_t> elements = product(sizes);
+  return {Kind::Arena, elements ? product({*elements, sizeof(float)}) : std::nullopt};
+}
+
+namespace {
+
 bool match(const Context &context, std::initializer_list<Expected> inputs, std::initializer_list<Expected> outputs,
            bool disjoint = true) {
   return match(context, std::span(inputs.begin(), inputs.size()), std::span(outputs.begin(), outputs.size()), disjoint);
 }
 
-Expected arena(std::initializer_list<uint64_t> sizes) {
-  std::optional<uint64_t> elements = product(sizes);
-  return {Kind::Arena, elements ? product({*elements, sizeof(float)}) : std::nullopt};
-}
 Expected ids(const Context &context) { return {Kind::Ids, context.rows() * 8}; }
 Expected past(const Context &context) { return {Kind::Past, uint64_t(context.entry.batch()) * 4}; }
 Expected qLen(const Context &context) { return {Kind::QLen, uint64_t(context.entry.batch()) * 4}; }
@@ -296,7 +295,8 @@ bool validateWork(const Context &context, const Generated &work) {
                           quoted(kernel.symbol()) + " takes " + std::to_string(count(kernel.buffers())));
   for (flatbuffers::uoffset_t i = 0; i < inputs + outputs; ++i) {
     const Operand &operand = i < inputs ? context.input(i) : context.output(i - inputs);
-    bool readable = i < inputs && (operand.space() == Space::Input || isWeight(context, operand, WeightUse::Vector));
+    bool isInput = isStateless(context) ? isFloatPort(context, operand) : operand.space() == Space::Input;
+    bool readable = i < inputs && (isInput || isWeight(context, operand, WeightUse::Vector));
     if (!isArena(operand) && !readable)
       return context.refuse("operand " + std::to_string(i) + " is not what a generated kernel can use");
     if (operand.bytes() != kernel.buffers()->Get(i))
@@ -326,10 +326,32 @@ bool validateWork(const Context &context, const AllReduce &work) {
          context.refuse("its output lies over part of its input");
 }
 
+/// Whether an entry of its kind may do the work: there are no slots in a stateless one, and no tensors that are given
+/// in another.
+bool belongs(const Context &context) {
+  switch (context.command.work_type()) {
+  case Work::Linear:
+  case Work::Generated:
+  case Work::Concat:
+  case Work::Record:
+  case Work::Wait:
+    return true;
+  case Work::DenseAttention:
+  case Work::Rotate:
+  case Work::Scatter:
+  case Work::Transpose:
+    return isStateless(context);
+  default:
+    return !isStateless(context);
+  }
+}
+
 bool validateWork(const Context &context) {
   const Command &command = context.command;
   if (!command.work())
     return context.refuse("it has no work");
+  if (!belongs(context))
+    return context.refuse("its work does not belong to an entry of this kind");
   switch (command.work_type()) {
   case Work::Embedding:
     return validateWork(context, *command.work_as_Embedding());
@@ -355,6 +377,11 @@ bool validateWork(const Context &context) {
     return validateEvent(context, *command.work_as_Record());
   case Work::Wait:
     return validateEvent(context, *command.work_as_Wait());
+  case Work::DenseAttention:
+  case Work::Rotate:
+  case Work::Scatter:
+  case Work::Transpose:
+    return validateStateless(context);
   case Work::NONE:
     break;
   }
@@ -390,9 +417,15 @@ bool detail::validatePlace(const Artifact &artifact, const Entry &entry, const O
              operand.bytes() == heldBytes(*artifact.weights()->Get(operand.index()));
     break;
   case Space::Kv:
-    inside = operand.index() < count(artifact.kv()->layers()) && operand.offset() == 0 && operand.bytes() == 0;
+    inside = artifact.kv() && operand.index() < count(artifact.kv()->layers()) && operand.offset() == 0 &&
+             operand.bytes() == 0;
     break;
   case Space::Input: {
+    if (entry.kind() == EntryKind::Stateless) {
+      inside = operand.index() < count(entry.inputs()) && operand.offset() == 0 &&
+               operand.bytes() == innerBytes(*entry.inputs()->Get(operand.index()));
+      break;
+    }
     uint64_t batch = entry.batch();
     inside = operand.index() < 3 && operand.offset() == 0 &&
              operand.bytes() == (operand.index() == 0 ? batch * entry.tokens() * 8 : batch * 4);

@@ -200,6 +200,34 @@ struct Lowering {
     op.erase();
   }
 
+  void statistic(RowStatisticOp op) {
+    builder.setInsertionPoint(op);
+    RankedTensorType type = tensorOf(op.getX()), result = op.getType();
+    double width = type.getShape().back(), epsilon = op.getEpsilon().convertToDouble();
+    auto mean = [width](OpBuilder &b, Location loc, Value sum) -> Value {
+      return arith::DivFOp::create(b, loc, sum, constant(b, loc, width));
+    };
+    bool isMean = op.getStatistic() == Statistic::Mean;
+    Value sum = rowSum(op.getLoc(), op.getX(), {}, [](OpBuilder &, Location, ValueRange in) { return in[0]; });
+    if (!isMean)
+      sum = rowSum(op.getLoc(), op.getX(), sum, [&](OpBuilder &b, Location loc, ValueRange in) -> Value {
+        Value x = arith::SubFOp::create(b, loc, in[0], mean(b, loc, in[1]));
+        return arith::MulFOp::create(b, loc, x, x);
+      });
+    unsigned rank = type.getRank();
+    AffineMap all = builder.getMultiDimIdentityMap(rank);
+    auto each = linalg::GenericOp::create(
+        builder, op.getLoc(), TypeRange(result), sum,
+        empty(builder, op.getLoc(), result.getShape(), result.getElementType()), {all.dropResult(rank - 1), all},
+        SmallVector<Iterator>(rank, Iterator::parallel), [&](OpBuilder &b, Location loc, ValueRange arguments) {
+          Value value = arguments.front();
+          linalg::YieldOp::create(b, loc, isMean ? mean(b, loc, value) : inverseRoot(b, loc, value, width, epsilon));
+        });
+    cost.flops += (isMean ? 1.0 : 4.0) * type.getNumElements();
+    op.replaceAllUsesWith(each.getResult(0));
+    op.erase();
+  }
+
   /// The position of the row at hand of a linalg op, past[b] + t, clamped to a table of `rows`.
   static Value position(OpBuilder &b, Location loc, Value past, int64_t rows) {
     Value sequence = linalg::IndexOp::create(b, loc, 0);
@@ -284,7 +312,8 @@ struct Lowering {
         return unsupported(&op) << "its elements differ; pass it as an operand";
       return success();
     }
-    if (!isa<BroadcastOp, LayerNormOp, PositionEmbeddingOp, RMSNormOp, RopeOp>(op) && !isElementwise(&op))
+    if (!isa<BroadcastOp, LayerNormOp, PositionEmbeddingOp, RMSNormOp, RopeOp, RowStatisticOp>(op) &&
+        !isElementwise(&op))
       return unsupported(&op)
              << "a kernel holds helix.rms_norm, helix.rope and elementwise ops, other norms, positions and broadcasts";
     if (isa<BroadcastOp>(op) && (!isa<BlockArgument>(op.getOperand(0)) || !llvm::all_of(op.getUsers(), isElementwise)))
@@ -356,6 +385,8 @@ struct Lowering {
         positions(embedding);
       else if (auto ropeOp = dyn_cast<RopeOp>(op))
         rope(ropeOp);
+      else if (auto statisticOp = dyn_cast<RowStatisticOp>(op))
+        statistic(statisticOp);
       else
         elementwiseRun.push_back(&op);
     }

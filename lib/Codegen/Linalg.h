@@ -17,6 +17,7 @@ struct KernelCost {
 /// - runs of elementwise ops of one shape become one op, which reads what `helix.broadcast` repeats as it is;
 /// - `helix.rms_norm` becomes a sum of squares over the last dimension and a scaling by it;
 /// - `helix.layer_norm` becomes a sum, a sum of squared differences from the mean, and a scaling by both;
+/// - `helix.row_statistic` becomes such sums, and what is made of them;
 /// - `helix.position_embedding` becomes a look-up of the row's position;
 /// - `helix.rope` becomes a look-up of the rows' cosines and sines, shared by all heads, and a rotation.
 ///

@@ -16,6 +16,7 @@ Interpreter::Interpreter(ModuleOp module, StringRef modelDir, const InterpreterO
   addCollectives(table);
   addElementwiseOps(table);
   addShapeOps(table);
+  addStatelessOps(table);
   applyMutant(options.mutant, table);
 }
 
@@ -64,9 +65,12 @@ LogicalResult Interpreter::prepare() {
     return failure();
   if (auto attr = module->getAttrOfType<IntegerAttr>("helix.vocabulary"))
     vocabularySize = attr.getInt();
-  for (auto function : module.getOps<func::FuncOp>())
-    if (function->hasAttr(kEntryAttr) && failed(addCaches(function)))
+  for (auto function : module.getOps<func::FuncOp>()) {
+    auto signature = function->getAttrOfType<EntryAttr>(kEntryAttr);
+    // A stateless one has none; `call` runs it.
+    if (function->hasAttr(kEntryAttr) && !(signature && signature.isStateless()) && failed(addCaches(function)))
       return failure();
+  }
   return success();
 }
 

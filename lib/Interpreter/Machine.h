@@ -86,6 +86,7 @@ void addAttentionOps(OpTable &table);
 void addCollectives(OpTable &table);
 void addElementwiseOps(OpTable &table);
 void addShapeOps(OpTable &table);
+void addStatelessOps(OpTable &table);
 
 } // namespace helix
 

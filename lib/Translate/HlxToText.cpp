@@ -171,6 +171,52 @@ struct Printer {
       list(w.widths());
       return;
     }
+    case Work::DenseAttention: {
+      const auto &w = *command.work_as_DenseAttention();
+      sizes({{"batch", w.batch()},
+             {"heads", w.heads()},
+             {"kv_heads", w.kv_heads()},
+             {"tokens", w.tokens()},
+             {"keys", w.keys()},
+             {"key_dim", w.key_dim()},
+             {"value_dim", w.value_dim()}});
+      out << " scale " << llvm::format("%.9g", w.scale());
+      if (w.softcap() != 0)
+        out << " softcap " << llvm::format("%.9g", w.softcap());
+      out << " offset " << w.offset() << " left " << w.left() << " right " << w.right();
+      if (w.mask_shape()) {
+        out << (w.truths() ? " truths " : " mask ");
+        list(w.mask_shape());
+      }
+      out << (w.lengths() ? " lengths" : "") << " stage " << EnumNameScoreStage(w.stage());
+      return;
+    }
+    case Work::Rotate: {
+      const auto &w = *command.work_as_Rotate();
+      sizes({{"batch", w.batch()},
+             {"heads", w.heads()},
+             {"tokens", w.tokens()},
+             {"dim", w.dim()},
+             {"half", w.half()},
+             {"rows", w.rows()}});
+      out << (w.positions() ? " positions" : "") << (w.interleaved() ? " interleaved" : "");
+      return;
+    }
+    case Work::Scatter: {
+      const auto &w = *command.work_as_Scatter();
+      sizes({{"batch", w.batch()},
+             {"outer", w.outer()},
+             {"tokens", w.tokens()},
+             {"capacity", w.capacity()},
+             {"inner", w.inner()}});
+      out << (w.indices() ? " indices" : "") << (w.circular() ? " circular" : "");
+      return;
+    }
+    case Work::Transpose:
+      out << " shape ";
+      list(command.work_as_Transpose()->shape());
+      out << " permutation ";
+      return list(command.work_as_Transpose()->permutation());
     case Work::Record:
       return sizes({{"event", command.work_as_Record()->event()}});
     case Work::Wait:
@@ -195,14 +241,32 @@ struct Printer {
     terms("flops", cost.flops(), cost.flops_per_query(), cost.flops_per_cached(), cost.flops_per_query_cached());
   }
 
+  void port(const char *side, const Port &port) {
+    out << "  " << side << " ";
+    quoted(port.name()) << " " << EnumNameDType(port.dtype()) << " ";
+    list(port.dims());
+    if (port.place()) {
+      out << " at ";
+      operand(*port.place());
+    }
+    out << "\n";
+  }
+
   void entry(const Entry &entry) {
-    out << "entry " << EnumNameEntryKind(entry.kind()) << ": batch " << entry.batch() << ", tokens " << entry.tokens()
-        << ", logits " << EnumNameLogitRows(entry.logits()) << " at ";
-    operand(*entry.logits_operand());
+    out << "entry " << EnumNameEntryKind(entry.kind());
+    if (entry.kind() != EntryKind::Stateless) {
+      out << ": batch " << entry.batch() << ", tokens " << entry.tokens() << ", logits "
+          << EnumNameLogitRows(entry.logits()) << " at ";
+      operand(*entry.logits_operand());
+    }
     out << ", device arena " << entry.device_bytes() << " bytes, comm arena " << entry.comm_bytes() << " bytes";
     if (entry.streams() != 1)
       out << ", " << entry.streams() << " streams, " << entry.events() << " events";
     out << "\n";
+    for (const Port *it : each(entry.inputs()))
+      port("input", *it);
+    for (const Port *it : each(entry.outputs()))
+      port("output", *it);
     for (const Command *command : each(entry.commands())) {
       out << "  " << EnumNameWork(command->work_type());
       work(*command);
@@ -226,10 +290,12 @@ struct Printer {
     const Mesh &mesh = *artifact.mesh();
     out << "mesh tpa " << mesh.tpa() << ", kvp " << mesh.kvp() << ", ep " << mesh.ep() << ", tpf " << mesh.tpf()
         << "\n";
-    out << "vocabulary " << artifact.vocabulary() << ", of a rank " << artifact.local_vocabulary() << "\n";
-    const KvLayout &kv = *artifact.kv();
-    out << "kv slots " << kv.slots() << ", capacity " << kv.capacity() << ", block " << kv.block() << "\n";
-    for (const KvLayer *layer : each(kv.layers())) {
+    if (artifact.vocabulary() != 0)
+      out << "vocabulary " << artifact.vocabulary() << ", of a rank " << artifact.local_vocabulary() << "\n";
+    const KvLayout *kv = artifact.kv();
+    if (kv)
+      out << "kv slots " << kv->slots() << ", capacity " << kv->capacity() << ", block " << kv->block() << "\n";
+    for (const KvLayer *layer : each(kv ? kv->layers() : nullptr)) {
       out << "  layer heads " << layer->heads() << ", key_dim " << layer->key_dim() << ", value_dim "
           << layer->value_dim() << ", " << EnumNameDType(layer->dtype());
       if (layer->scaling() == KvScaling::Tensor)

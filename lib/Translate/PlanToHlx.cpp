@@ -4,6 +4,7 @@
 #include "dialects/Plan/Plan.h"
 #include "helix/Errors.h"
 #include "lib/Artifact/Writer.h"
+#include "lib/Translate/StatelessWork.h"
 
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -33,7 +34,7 @@ artifact::Axis axisOf(helix::Axis axis) { return static_cast<artifact::Axis>(axi
 static_assert(int(artifact::Axis::Tpf) == int(helix::Axis::Tpf) && int(artifact::Axis::Kvp) == int(helix::Axis::Kvp));
 static_assert(int(artifact::WeightUse::Vector) == int(plan::WeightUse::Vector));
 static_assert(int(artifact::ZeroPoint::Real) == int(helix::ZeroPoint::Real));
-static_assert(int(artifact::EntryKind::Prefill) == int(helix::EntryKind::Prefill));
+static_assert(int(artifact::EntryKind::Stateless) == int(helix::EntryKind::Stateless));
 static_assert(int(artifact::LogitRows::All) == int(helix::LogitRows::All));
 
 /// The name in a location: that of the ONNX node.
@@ -286,6 +287,8 @@ struct Writer {
           t.batch = op.getBatch(), t.tokens = op.getTokens(), t.hidden = op.getHidden();
           work.Set(std::move(t));
         })
+        .Case<plan::DenseAttentionOp, plan::RotateOp, plan::ScatterOp, plan::TransposeOp>(
+            [&](auto op) { setStatelessWork(work, op); })
         .Case([&](plan::LaunchOp op) {
           GeneratedT t;
           t.kernel = kernels[op.getKernelAttr().getAttr()];
@@ -372,10 +375,35 @@ struct Writer {
     return success();
   }
 
+  /// What a stateless entry takes and gives.
+  LogicalResult addPorts(plan::EntryOp op, EntryT &entry) {
+    for (auto [io, type] : llvm::zip(*op.getInputs(), op.getBody().getArgumentTypes()))
+      entry.inputs.push_back(portOf(cast<IOAttr>(io), cast<RankedTensorType>(type)));
+    Operation *end = op.getBody().front().getTerminator();
+    for (auto [io, value] : llvm::zip(*op.getOutputs(), end->getOperands())) {
+      entry.outputs.push_back(portOf(cast<IOAttr>(io), cast<RankedTensorType>(value.getType())));
+      FailureOr<std::unique_ptr<OperandT>> place = operand(end, value);
+      if (failed(place))
+        return failure();
+      entry.outputs.back()->place = std::move(*place);
+    }
+    return success();
+  }
+
+  LogicalResult addLogits(plan::EntryOp op, EntryT &entry) {
+    FailureOr<std::unique_ptr<OperandT>> logits =
+        operand(op.getBody().front().getTerminator(), op.getReturned().front());
+    if (failed(logits))
+      return failure();
+    entry.logits_operand = std::move(*logits);
+    return success();
+  }
+
   LogicalResult add(plan::EntryOp op) {
     if (!op.getDeviceBytes() || !op.getCommBytes())
       return op.emitError(errorPrefix(ErrorCode::PlanIncomplete)) << "the entry has no arenas; run helix-place";
-    if (failed(addCaches(op)))
+    bool isStateless = op.getSignature().isStateless();
+    if (!isStateless && failed(addCaches(op)))
       return failure();
     auto entry = std::make_unique<EntryT>();
     EntryAttr signature = op.getSignature();
@@ -385,10 +413,8 @@ struct Writer {
     entry->logits = static_cast<artifact::LogitRows>(signature.getLogits());
     entry->device_bytes = *op.getDeviceBytes();
     entry->comm_bytes = *op.getCommBytes();
-    FailureOr<std::unique_ptr<OperandT>> logits = operand(op.getBody().front().getTerminator(), op.getLogits());
-    if (failed(logits))
+    if (failed(isStateless ? addPorts(op, *entry) : addLogits(op, *entry)))
       return failure();
-    entry->logits_operand = std::move(*logits);
     for (auto inner : op.getBody().front().getOps<plan::CommandOpInterface>()) {
       FailureOr<std::unique_ptr<CommandT>> next = command(inner);
       if (failed(next))
@@ -411,15 +437,19 @@ struct Writer {
   LogicalResult run() {
     mesh = module->getAttrOfType<MeshAttr>(kMeshAttr);
     auto vocabulary = module->getAttrOfType<IntegerAttr>("helix.vocabulary");
-    if (!mesh || !vocabulary || vocabulary.getInt() < 1)
+    SmallVector<plan::EntryOp> entries(module.getOps<plan::EntryOp>());
+    bool isStateless = entries.size() == 1 && entries.front().getSignature().isStateless();
+    if (!mesh || (!isStateless && (!vocabulary || vocabulary.getInt() < 1)))
       return invalid(module) << "the module needs " << kMeshAttr << " and helix.vocabulary";
+    if (!isStateless && llvm::any_of(entries, [](plan::EntryOp entry) { return entry.getSignature().isStateless(); }))
+      return invalid(module) << "a stateless entry must be the only one of its module";
     artifact.compiler = "helix " HELIX_VERSION;
     artifact.mesh = std::make_unique<MeshT>();
     artifact.mesh->tpa = mesh.getTpa();
     artifact.mesh->kvp = mesh.getKvp();
     artifact.mesh->ep = mesh.getEp();
     artifact.mesh->tpf = mesh.getTpf();
-    artifact.vocabulary = vocabulary.getInt();
+    artifact.vocabulary = isStateless ? 0 : vocabulary.getInt();
     artifact.local_vocabulary = llvm::divideCeil(artifact.vocabulary, static_cast<uint64_t>(mesh.ranks()));
     for (Operation &op : *module.getBody())
       if (!isa<plan::WeightOp, plan::ImageOp, plan::KernelOp, plan::EntryOp>(op))

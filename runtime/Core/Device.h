@@ -14,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace helix {
 
@@ -30,6 +31,9 @@ struct SessionOptions {
 struct StepInputs {
   explicit StepInputs(const artifact::Entry &entry);
   Mapping memory;
+  std::vector<std::span<std::byte>> parts; ///< what operands of the space Input are, by index
+
+  // Those of an entry that is not stateless; empty for one that is.
   std::span<int64_t> ids;  ///< [batch, tokens]
   std::span<int32_t> past; ///< [batch]
   std::span<int32_t> qLen; ///< [batch]

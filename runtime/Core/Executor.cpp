@@ -1,5 +1,6 @@
 //===- Executor.cpp - One rank of an artifact ------------------------------===//
 #include "runtime/Core/Executor.h"
+#include "lib/Artifact/Validate.h"
 #include "runtime/Error.h"
 
 #include <algorithm>
@@ -22,13 +23,28 @@ Executor::Executor(const artifact::Artifact &artifact, const RankLayout &layout,
       workers(threads, spin), recorded(layout.events) {}
 
 StepInputs::StepInputs(const artifact::Entry &entry) {
+  bool isStateless = entry.kind() == artifact::EntryKind::Stateless;
   size_t batch = entry.batch(), rows = batch * entry.tokens();
-  auto padded = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
-  size_t pastAt = padded(rows * sizeof(int64_t)), qLenAt = pastAt + padded(batch * sizeof(int32_t));
-  memory = Mapping::zeros(qLenAt + padded(batch * sizeof(int32_t)));
-  ids = {reinterpret_cast<int64_t *>(memory.data()), rows};
-  past = {reinterpret_cast<int32_t *>(memory.data() + pastAt), batch};
-  qLen = {reinterpret_cast<int32_t *>(memory.data() + qLenAt), batch};
+  std::vector<size_t> bytes = {rows * sizeof(int64_t), batch * sizeof(int32_t), batch * sizeof(int32_t)};
+  if (isStateless)
+    bytes.clear();
+  for (uint32_t i = 0; entry.inputs() && i < entry.inputs()->size(); ++i)
+    bytes.push_back(artifact::innerBytes(*entry.inputs()->Get(i)));
+  auto padded = [](size_t size) { return (size + 63) / 64 * 64; };
+  size_t total = 0;
+  for (size_t size : bytes)
+    total += padded(size);
+  memory = Mapping::zeros(total);
+  size_t at = 0;
+  for (size_t size : bytes) {
+    parts.emplace_back(memory.data() + at, size);
+    at += padded(size);
+  }
+  if (isStateless)
+    return;
+  ids = {reinterpret_cast<int64_t *>(parts[0].data()), rows};
+  past = {reinterpret_cast<int32_t *>(parts[1].data()), batch};
+  qLen = {reinterpret_cast<int32_t *>(parts[2].data()), batch};
 }
 
 /// Packs one weight out of the mapped files; false if it cannot be.
@@ -70,13 +86,6 @@ void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done,
   });
   if (!loaded)
     throw Error(ErrorCode::WeightFileInvalid, "a weight of the artifact cannot be loaded; compile the model again");
-}
-
-template <typename Body> void Executor::each(size_t items, bool parallel, const Body &body) {
-  if (parallel)
-    workers.parallel(items, body);
-  else
-    body(size_t(0), items, 0u);
 }
 
 void Executor::execute(const cpu::EmbeddingArgs &args, const Bound &command) {

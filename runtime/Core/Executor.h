@@ -10,6 +10,7 @@
 #include "runtime/Core/Trace.h"
 #include "runtime/Core/Workers.h"
 #include "runtime/Cpu/Kernels.h"
+#include "runtime/Cpu/Stateless.h"
 
 #include <atomic>
 #include <functional>
@@ -50,6 +51,9 @@ public:
   /// [batch, tokens or 1, local vocabulary], as the entry's last run left them.
   const float *logits(uint32_t entry) const { return entries[entry].logits; }
 
+  /// Output `index` of a stateless entry, f32, as its last run left it.
+  const float *output(uint32_t entry, uint32_t index) const { return entries[entry].outputs[index]; }
+
   /// [local vocabulary]: the logits of the slot's last token in the last run that had tokens of it.
   const float *lastLogits(uint32_t slot) const;
 
@@ -82,7 +86,8 @@ private:
   };
   using Call = std::variant<cpu::EmbeddingArgs, cpu::EmbeddingQuantizedArgs, cpu::LinearArgs, cpu::LinearQuantizedArgs,
                             cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall, cpu::LastTokenArgs, ConcatCall, KernelCall,
-                            Collective, EventCall>;
+                            Collective, EventCall, cpu::DenseAttentionArgs, cpu::RotateArgs, cpu::ScatterArgs,
+                            cpu::TransposeArgs>;
   struct Bound {
     Call call;
     bool parallel = true;     ///< worth the helpers; attention finds out by the lengths
@@ -104,13 +109,15 @@ private:
     std::vector<Stream> streams;
     const float *logits = nullptr;
     const StepInputs *inputs = nullptr;
-    bool allTokens = false; ///< logits of all tokens, not of the last
+    bool allTokens = false;             ///< logits of all tokens, not of the last
+    std::vector<const float *> outputs; ///< of a stateless entry
   };
 
   void *address(const artifact::Operand &operand) const;
   Call bindCommand(const artifact::Command &command, const Images &images) const;
   /// How many of the stream's commands it takes until what the collective sends is there, if they receive it.
   uint32_t lastSource(const Stream &stream, const Collective &collective) const;
+  Call bindStateless(const artifact::Command &command) const;
 
   void execute(const cpu::EmbeddingArgs &args, const Bound &command);
   void execute(const cpu::EmbeddingQuantizedArgs &args, const Bound &command);
@@ -122,6 +129,10 @@ private:
   void execute(const ConcatCall &call, const Bound &command);
   void execute(const cpu::LastTokenArgs &args, const Bound &command);
   void execute(const KernelCall &call, const Bound &command);
+  void execute(const cpu::DenseAttentionArgs &args, const Bound &command);
+  void execute(const cpu::RotateArgs &args, const Bound &command);
+  void execute(const cpu::ScatterArgs &args, const Bound &command);
+  void execute(const cpu::TransposeArgs &args, const Bound &command);
   void compute(const Bound &command);
   void followFirst(Program &program);
   bool carryOn(Program &program);
@@ -129,7 +140,12 @@ private:
   bool end(Stream &stream);
   void waitForOldest(const Program &program);
   void keepLastLogits(const Program &program);
-  template <typename Body> void each(size_t items, bool parallel, const Body &body);
+  template <typename Body> void each(size_t items, bool parallel, const Body &body) {
+    if (parallel)
+      workers.parallel(items, body);
+    else
+      body(size_t(0), items, 0u);
+  }
 
   const artifact::Artifact &artifact;
   const RankLayout &layout;

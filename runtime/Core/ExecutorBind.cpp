@@ -29,9 +29,7 @@ void *Executor::address(const artifact::Operand &operand) const {
   case artifact::Space::Kv:
     break;
   case artifact::Space::Input:
-    if (operand.index() == 0)
-      return current->ids.data();
-    return (operand.index() == 1 ? current->past : current->qLen).data();
+    return current->parts[operand.index()].data();
   }
   return nullptr;
 }
@@ -158,6 +156,11 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
     return EventCall{false, command.work_as_Record()->event()};
   case artifact::Work::Wait:
     return EventCall{true, command.work_as_Wait()->event()};
+  case artifact::Work::DenseAttention:
+  case artifact::Work::Rotate:
+  case artifact::Work::Scatter:
+  case artifact::Work::Transpose:
+    return bindStateless(command);
   case artifact::Work::AllToAll:
   case artifact::Work::AllReduce:
   case artifact::Work::NONE:
@@ -186,7 +189,10 @@ void Executor::bind(const Images &images, std::span<const StepInputs> inputs, co
     Program &program = entries.emplace_back();
     program.inputs = current;
     program.allTokens = entry.logits() == artifact::LogitRows::All;
-    program.logits = static_cast<const float *>(address(*entry.logits_operand()));
+    if (entry.logits_operand())
+      program.logits = static_cast<const float *>(address(*entry.logits_operand()));
+    for (uint32_t o = 0; entry.outputs() && o < entry.outputs()->size(); ++o)
+      program.outputs.push_back(static_cast<const float *>(address(*entry.outputs()->Get(o)->place())));
     program.streams.resize(entry.streams());
     if (!entry.commands())
       continue;

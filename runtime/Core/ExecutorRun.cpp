@@ -142,6 +142,8 @@ void Executor::compute(const Bound &command) {
 }
 
 void Executor::keepLastLogits(const Program &program) {
+  if (!program.logits)
+    return;
   size_t vocabulary = artifact.local_vocabulary(), batch = program.inputs->qLen.size();
   size_t rows = program.allTokens ? program.inputs->ids.size() / batch : 1;
   auto *to = reinterpret_cast<float *>(last.data());

@@ -26,6 +26,15 @@ RankLayout::Part place(uint64_t &area, uint64_t bytes) {
 
 cpu::DType dtypeOf(artifact::DType dtype) { return static_cast<cpu::DType>(dtype); }
 
+/// Floats of scratch that a thread needs for a command.
+uint64_t scratchOf(const artifact::Artifact &artifact, const artifact::Command &command) {
+  if (command.work_type() == artifact::Work::PartialAttention)
+    return cpu::attentionScratch(attentionOf(artifact, command, 0));
+  if (const auto *work = command.work_as_DenseAttention())
+    return work->keys();
+  return 0;
+}
+
 } // namespace
 
 MemoryNeeds RankLayout::needs(unsigned threads) const {
@@ -122,34 +131,35 @@ RankLayout layOut(const artifact::Artifact &artifact) {
         bytes = packed->bytes;
       layout.weights.push_back(place(layout.weightBytes, bytes.value_or(kMaxBytes + 1)));
     }
-  const artifact::KvLayout &kv = *artifact.kv();
-  for (uint32_t i = 0; kv.layers() && i < kv.layers()->size(); ++i) {
+  const artifact::KvLayout *kv = artifact.kv(); // none of a stateless function
+  for (uint32_t i = 0; kv && kv->layers() && i < kv->layers()->size(); ++i) {
     cpu::KvCache cache = cacheOf(artifact, i, 0);
-    uint64_t pages = cache.pagesPerSlot * kv.slots();
+    uint64_t pages = cache.pagesPerSlot * kv->slots();
     uint64_t key = cpu::kvKeyBytes(pages, cache.heads, cache.block, cache.keyDim, cache.dtype);
     uint64_t value = cpu::kvValueBytes(pages, cache.heads, cache.block, cache.valueDim, cache.dtype);
     RankLayout::Layer layer;
     layer.key = place(layout.kvBytes, key);
     layer.value = place(layout.kvBytes, value);
-    if (kv.layers()->Get(i)->scaling() == artifact::KvScaling::TokenHead)
+    if (kv->layers()->Get(i)->scaling() == artifact::KvScaling::TokenHead)
       for (RankLayout::Part *part : {&layer.keyScale, &layer.valueScale})
         *part = place(layout.kvBytes, cpu::kvScaleBytes(pages, cache.heads, cache.block));
     layout.layers.push_back(layer);
   }
-  uint64_t row = artifact.local_vocabulary() * sizeof(float);
-  place(layout.logitsBytes, row <= kMaxBytes / kv.slots() ? row * kv.slots() : kMaxBytes + 1);
+  uint64_t row = artifact.local_vocabulary() * sizeof(float), slots = kv ? kv->slots() : 1;
+  place(layout.logitsBytes, row <= kMaxBytes / slots ? row * slots : kMaxBytes + 1);
   for (const artifact::Entry *entry : *artifact.entries()) {
     layout.deviceBytes = std::max(layout.deviceBytes, entry->device_bytes());
     layout.commBytes = std::max(layout.commBytes, entry->comm_bytes());
     layout.events = std::max(layout.events, entry->events());
     if (!entry->commands())
       continue;
-    for (const artifact::Command *command : *entry->commands())
+    for (const artifact::Command *command : *entry->commands()) {
+      layout.scratchBytes = std::max(layout.scratchBytes, aligned(scratchOf(artifact, *command) * sizeof(float)));
       if (command->work_type() == artifact::Work::PartialAttention) {
-        cpu::AttentionArgs args = attentionOf(artifact, *command, 0);
-        layout.scratchBytes = std::max(layout.scratchBytes, aligned(cpu::attentionScratch(args) * sizeof(float)));
-        layout.partialBytes = std::max(layout.partialBytes, aligned(cpu::attentionPartials(args) * sizeof(float)));
+        uint64_t partials = cpu::attentionPartials(attentionOf(artifact, *command, 0));
+        layout.partialBytes = std::max(layout.partialBytes, aligned(partials * sizeof(float)));
       }
+    }
   }
   return layout;
 }

@@ -1,5 +1,6 @@
 //===- Session.cpp - Decoding with an artifact -----------------------------===//
 #include "runtime/Core/Session.h"
+#include "lib/Artifact/Validate.h"
 #include "runtime/Error.h"
 
 #include <algorithm>
@@ -13,6 +14,9 @@ artifact::LoadedArtifact readOrThrow(const std::string &path) {
   artifact::LoadedArtifact file = artifact::readArtifact(path, error);
   if (!file)
     throw Error::fromMessage(error.code, error.message);
+  if (artifact::isStateless(*file))
+    throw Error(ErrorCode::EntryMissing, "the artifact is a stateless function, which has nothing to decode with; run "
+                                         "it with --inputs and --outputs");
   return file;
 }
 

@@ -42,6 +42,10 @@ struct Options {
   cl::opt<std::string> output{"o", cl::value_desc("model.hlx"), cl::cat(category),
                               cl::desc("The artifact (default: beside the model, with the ending .hlx)")};
 
+  cl::opt<bool> stateless{"stateless", cl::cat(category),
+                          cl::desc("The model is no decoder but a function of tensors with fixed shapes, for one rank: "
+                                   "helix-run calls it with --inputs and --outputs")};
+
   cl::opt<int64_t> ranks{"ranks", cl::init(0), cl::cat(category), cl::desc("Ranks (default: kvp * tpa)")};
   cl::opt<int64_t> kvp{"kvp", cl::init(0), cl::cat(category), cl::desc("Ranks that share each KV sequence")};
   cl::opt<int64_t> tpa{
@@ -77,16 +81,18 @@ struct Options {
                           cl::desc("One scale for all keys and values of int8 and fp8-e4m3 caches (default: each token "
                                    "and head has its own, chosen as it is appended)")};
 
-  cl::opt<std::string> hopb{"hopb", cl::init("off"), cl::value_desc("off|N|auto"), cl::cat(category),
-                            cl::desc("Hide the all-to-all behind attention: cut both into N chunks of the batch (of the "
-                                     "tokens in prefill), or as many as take least time on --hardware (default off). The "
-                                     "result is the same, bit for bit")};
+  cl::opt<std::string> hopb{
+      "hopb", cl::init("off"), cl::value_desc("off|N|auto"), cl::cat(category),
+      cl::desc("Hide the all-to-all behind attention: cut both into N chunks of the batch (of the "
+               "tokens in prefill), or as many as take least time on --hardware (default off). The "
+               "result is the same, bit for bit")};
   cl::opt<std::string> splitReduce{
       "split-reduce", cl::init("off"), cl::value_desc("off|N|auto"), cl::cat(category),
       cl::desc("Hide all-reduces behind the products before them: cut both into N chunks of columns (default off)")};
-  cl::opt<bool> overlap{"overlap", cl::cat(category),
-                        cl::desc("Give collectives a stream of their own, beside which whatever does not need them runs "
-                                 "(on with --hopb or --split-reduce)")};
+  cl::opt<bool> overlap{
+      "overlap", cl::cat(category),
+      cl::desc("Give collectives a stream of their own, beside which whatever does not need them runs "
+               "(on with --hopb or --split-reduce)")};
   cl::opt<std::string> hardware{"hardware", cl::init("cpu"), cl::value_desc("system|file.json"), cl::cat(category),
                                 cl::desc("What auto chooses and streams are scheduled for (default cpu); see "
                                          "docs/hardware.md")};
@@ -168,6 +174,17 @@ LogicalResult check(const Options &options, StringRef output) {
   return success();
 }
 
+/// What concerns decoders has no effect on a stateless model.
+LogicalResult checkStateless(const Options &options) {
+  for (const cl::Option *option : std::initializer_list<const cl::Option *>{
+           &options.kvReplicate, &options.ffnRanks, &options.batch, &options.maxContext, &options.prefillChunk,
+           &options.allLogits, &options.block, &options.kvDtype, &options.hopb, &options.splitReduce, &options.overlap,
+           &options.hardware, &options.context, &options.explainImport})
+    if (option->getNumOccurrences() != 0)
+      return invalidArgument("--" + option->ArgStr + " has no effect with --stateless; leave one of them out");
+  return success();
+}
+
 /// Chunks that "off", "auto" or a number stand for: 1, 0, or it.
 FailureOr<int64_t> chunksOf(const cl::opt<std::string> &option) {
   int64_t chunks = 0;
@@ -227,18 +244,23 @@ void summarise(const helix::artifact::ArtifactT &artifact, const Options &option
     llvm::errs() << "tpf " << artifact.mesh->tpf << " x ep " << artifact.mesh->ep;
   llvm::errs() << "), " << artifact.weights.size() << " weights, " << artifact.kernels.size()
                << " generated kernels in " << code << " bytes\n";
-  for (const auto &entry : artifact.entries)
-    llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": batch " << entry->batch << ", tokens "
-                 << entry->tokens << ", " << entry->commands.size() << " commands on " << entry->streams
+  for (const auto &entry : artifact.entries) {
+    llvm::errs() << "  " << helix::artifact::EnumNameEntryKind(entry->kind) << ": ";
+    if (entry->kind == helix::artifact::EntryKind::Stateless)
+      llvm::errs() << entry->inputs.size() << " inputs, " << entry->outputs.size() << " outputs, ";
+    else
+      llvm::errs() << "batch " << entry->batch << ", tokens " << entry->tokens << ", ";
+    llvm::errs() << entry->commands.size() << " commands on " << entry->streams
                  << (entry->streams == 1 ? " stream" : " streams") << ", arenas of " << entry->device_bytes << " + "
                  << entry->comm_bytes << " bytes\n";
+  }
 }
 
 LogicalResult compile(const Options &options, TimingScope &timing) {
   std::string output = options.output;
   if (output.empty())
     output = defaultOutput(options.input);
-  if (failed(check(options, output)))
+  if (failed(check(options, output)) || (options.stateless && failed(checkStateless(options))))
     return failure();
   if (options.context < 0)
     return invalidArgument("--context " + Twine(options.context) + ": take 1 or more, or leave it out");
@@ -270,7 +292,9 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   OwningOpRef<ModuleOp> module;
   {
     TimingScope scope = timing.nest("import");
-    auto import = isCheckpoint(options.input) ? helix::importHuggingFace : helix::importOnnx;
+    auto import = options.stateless              ? helix::importStateless
+                  : isCheckpoint(options.input) ? helix::importHuggingFace
+                                                : helix::importOnnx;
     module = import(context, options.input, importOptions(options, output));
     if (!module)
       return failure();

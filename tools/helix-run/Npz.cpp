@@ -41,7 +41,8 @@ std::string header(const NpzArray &array) {
     shape += (shape.empty() ? "" : ", ") + std::to_string(size);
   if (array.shape.size() == 1)
     shape += ",";
-  std::string text = std::string("{'descr': '") + (array.floats.empty() && !array.integers.empty() ? "<i8" : "<f4") +
+  std::string type = array.floats.empty() && !array.integers.empty() ? "<i8" : "<f4";
+  std::string text = "{'descr': '" + (array.type.empty() ? type : array.type) +
                      "', 'fortran_order': False, 'shape': (" + shape + "), }";
   // The data starts at a multiple of 64 bytes, after a newline.
   size_t prefix = sizeof(kMagic) - 1 + 2 + 2;
@@ -58,7 +59,7 @@ std::string contents(const NpzArray &array) {
     bytes.append(reinterpret_cast<const char *>(array.floats.data()), array.floats.size() * sizeof(float));
   if (!array.integers.empty())
     bytes.append(reinterpret_cast<const char *>(array.integers.data()), array.integers.size() * sizeof(int64_t));
-  return bytes;
+  return bytes + array.bytes;
 }
 
 std::string readEntry(const std::string &path, zip_t *archive, uint64_t index) {
@@ -73,7 +74,8 @@ std::string readEntry(const std::string &path, zip_t *archive, uint64_t index) {
   return bytes;
 }
 
-std::vector<int64_t> parseIntegers(const std::string &path, const std::string &name, const std::string &bytes) {
+/// The header of an array, as text, and where its elements start.
+std::pair<std::string, size_t> parseHeader(const std::string &path, const std::string &name, const std::string &bytes) {
   auto bad = [&](const std::string &reason) { fail(path, "array '" + name + "' " + reason); };
   if (bytes.size() < 12 || bytes.compare(0, 6, kMagic, 6) != 0)
     bad("is not in NumPy's format");
@@ -83,17 +85,22 @@ std::vector<int64_t> parseIntegers(const std::string &path, const std::string &n
     length |= size_t(uint8_t(bytes[10])) << 16 | size_t(uint8_t(bytes[11])) << 24;
   if (length > bytes.size() - start || length > 4096)
     bad("has a damaged header");
-  std::string text = bytes.substr(start, length);
+  return {bytes.substr(start, length), start + length};
+}
+
+std::vector<int64_t> parseIntegers(const std::string &path, const std::string &name, const std::string &bytes) {
+  auto bad = [&](const std::string &reason) { fail(path, "array '" + name + "' " + reason); };
+  auto [text, start] = parseHeader(path, name, bytes);
   static const std::regex pattern(R"(\{'descr': '<i([48])', 'fortran_order': (?:True|False), )"
                                   R"('shape': \(([0-9]{1,18}),\),? *\} *\n?)");
   std::smatch match;
   if (!std::regex_match(text, match, pattern))
     bad("is not of one dimension and of type i64 or i32");
   size_t size = match[1] == "8" ? 8 : 4, count = std::stoull(match[2]);
-  if ((bytes.size() - start - length) / size != count || (bytes.size() - start - length) % size != 0)
+  if ((bytes.size() - start) / size != count || (bytes.size() - start) % size != 0)
     bad("does not have the bytes of its shape");
   std::vector<int64_t> values(count);
-  const char *data = bytes.data() + start + length;
+  const char *data = bytes.data() + start;
   for (size_t i = 0; i < count; ++i) {
     int32_t narrow;
     if (size == 8)
@@ -130,6 +137,33 @@ void writeNpz(const std::string &path, const std::vector<NpzArray> &arrays) {
   if (zip_close(archive.get()) != 0)
     fail(path, zip_strerror(archive.get()));
   archive.release();
+}
+
+std::vector<NpzArray> readNpz(const std::string &path) {
+  Archive archive(openOrFail(path, ZIP_RDONLY));
+  std::vector<NpzArray> arrays;
+  for (zip_int64_t i = 0, count = zip_get_num_entries(archive.get(), 0); i < count; ++i) {
+    const char *entry = zip_get_name(archive.get(), zip_uint64_t(i), 0);
+    NpzArray array{entry ? entry : "", {}, {}, {}, {}, {}};
+    if (!array.name.ends_with(".npy"))
+      fail(path, "it holds '" + array.name + "', which is no array");
+    array.name.resize(array.name.size() - 4);
+    std::string bytes = readEntry(path, archive.get(), zip_uint64_t(i));
+    auto [text, start] = parseHeader(path, array.name, bytes);
+    static const std::regex pattern(R"(\{'descr': '([<|][a-zA-Z][0-9]{1,2})', 'fortran_order': False, )"
+                                    R"('shape': \(([0-9, ]{0,200})\),? *\} *\n?)");
+    std::smatch match;
+    if (!std::regex_match(text, match, pattern))
+      fail(path, "array '" + array.name + "' is not of plain numbers in row-major order");
+    array.type = match[1];
+    std::string shape = match[2];
+    static const std::regex size("[0-9]{1,18}");
+    for (std::sregex_iterator it(shape.begin(), shape.end(), size), end; it != end; ++it)
+      array.shape.push_back(std::stoull(it->str()));
+    array.bytes = bytes.substr(start);
+    arrays.push_back(std::move(array));
+  }
+  return arrays;
 }
 
 std::vector<std::vector<int64_t>> readNpzIntegers(const std::string &path, const std::string &prefix) {

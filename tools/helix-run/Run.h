@@ -98,6 +98,10 @@ uint64_t benchmark(Session &session, const RunOptions &options);
 /// Decodes every prompt, as many at a time as there are slots; token ids go to stdout.
 void generate(Session &session, const Prompts &prompts, const RunOptions &options);
 
+/// Calls a stateless artifact with the arrays of --inputs and writes what it gives to --outputs. Throws InputMismatch
+/// unless they are just those that it takes.
+void call(const RunOptions &options);
+
 /// Throws unless the artifact's entries give the logits that `score` needs.
 void checkScore(const Session &session, const Prompts &prompts, const RunOptions &options);
 

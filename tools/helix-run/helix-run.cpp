@@ -1,5 +1,6 @@
 //===- helix-run.cpp - Run an artifact -------------------------------------===//
 #include "Run.h"
+#include "runtime/Core/Function.h"
 #include "runtime/Error.h"
 
 #include <CLI/CLI.hpp>
@@ -38,11 +39,13 @@ void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
   auto *ids = app.add_option("--prompt-ids", options.promptIds, "Token ids of one prompt: 1,2,3");
   auto *lines =
       app.add_option("--prompts", options.promptsFile, "Prompts as JSON lines: {\"ids\": [1, 2, 3]}; -: stdin");
-  auto *arrays = app.add_option("--inputs", options.inputsFile, "Prompts as ids_0, ids_1, ... of an .npz file");
+  auto *arrays = app.add_option("--inputs", options.inputsFile,
+                                "Prompts as ids_0, ids_1, ... of an .npz file; of a stateless artifact, its inputs");
   ids->excludes(lines)->excludes(arrays);
   lines->excludes(arrays);
   app.add_option("--outputs", options.outputsFile,
-                 "An .npz file to write: tokens_<i>, or with --score logits_<i> [tokens, vocabulary]");
+                 "An .npz file to write: tokens_<i>, or with --score logits_<i> [tokens, vocabulary]; of a stateless "
+                 "artifact, its outputs");
   app.add_option("--tokens", options.tokens, "Tokens to decode per prompt, at most")
       ->check(whole)
       ->capture_default_str();
@@ -165,6 +168,16 @@ void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arg
   options.session.commTimeout = std::chrono::milliseconds(std::max<int64_t>(1, int64_t(timeoutSeconds * 1000)));
 }
 
+/// Those of a decoder have no effect on a stateless artifact.
+void checkCallOptions(const CLI::App &app, const RunOptions &options) {
+  refuse(app,
+         {"--tokens", "--stop-ids", "--temperature", "--top-k", "--top-p", "--seed", "--score", "--decode-last",
+          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth"},
+         "on a stateless artifact, which decodes nothing; leave it out");
+  if (options.outputsFile.empty())
+    throw fail("the artifact is a stateless function; give --outputs for what it gives");
+}
+
 int run(int argc, char **argv) {
   RunOptions options;
   Arguments arguments;
@@ -189,6 +202,11 @@ int run(int argc, char **argv) {
   if (!arguments.stopIds.empty())
     options.stopIds = parseIds("--stop-ids", arguments.stopIds);
   checkOutputs(options);
+  if (!options.inputsFile.empty() && isStatelessArtifact(options.artifact)) {
+    checkCallOptions(app, options);
+    call(options);
+    return 0;
+  }
   Prompts prompts;
   if (!options.benchmarkContext)
     prompts = readPrompts(options);

@@ -19,6 +19,8 @@ namespace cl = llvm::cl;
 
 auto category() { return cl::cat(helix::translate::optionCategory); }
 
+cl::opt<bool> stateless("stateless", category(),
+                        cl::desc("The model is no decoder but a function of tensors with fixed shapes"));
 cl::opt<int64_t> batch("batch", cl::desc("Slots: sequences per step"), cl::init(1), category());
 cl::opt<int64_t> maxContext("max-context", cl::init(0), category(),
                             cl::desc("Tokens that a slot can hold (default: the length of the rotary tables)"));
@@ -99,7 +101,7 @@ LogicalResult importWith(Importer import, StringRef input, StringRef outputPath,
 } // namespace
 
 LogicalResult helix::translate::importOnnxMode(StringRef input, StringRef outputPath, raw_ostream &output) {
-  return importWith(importOnnx, input, outputPath, output);
+  return importWith(stateless ? importStateless : importOnnx, input, outputPath, output);
 }
 
 LogicalResult helix::translate::importHuggingFaceMode(StringRef input, StringRef outputPath, raw_ostream &output) {

@@ -41,6 +41,8 @@ StringRef kindText(GraphValue::Kind kind) {
     return "the attention mask";
   case GraphValue::Kind::Positions:
     return "the position ids";
+  case GraphValue::Kind::Given:
+    return "an input of integers or truths";
   case GraphValue::Kind::Past:
     return "a KV cache input";
   case GraphValue::Kind::Present:

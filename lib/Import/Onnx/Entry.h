@@ -61,6 +61,7 @@ struct GraphValue {
     Mask,      ///< attention_mask, of the plain form: past[b] + q_len[b] ones, then zeros
     Positions, ///< position_ids, of the plain form: past[b] + t
     Past,      ///< keys or values as they come in: past input number `cache`
+    Given,     ///< integers or truths that a stateless function is given, in `value`
     Present,   ///< keys (part 0) or values (part 1) of cache number `cache` as they go out
   };
   Kind kind = Kind::Tensor;

@@ -67,6 +67,12 @@ mlir::OwningOpRef<mlir::ModuleOp> importOnnx(mlir::MLIRContext &context, llvm::S
 /// An error (HLX1020) if an option is out of its range.
 llvm::LogicalResult checkImportOptions(mlir::MLIRContext *context, const ImportOptions &options);
 
+/// Imports the model at `path` as one stateless function, `stateless`: its inputs and outputs are those of the graph,
+/// of fixed shapes; floats, and 64-bit integers and truths where ops take them as such. Of the options, the weights'
+/// type and files count. Otherwise as `importOnnx`.
+mlir::OwningOpRef<mlir::ModuleOp> importStateless(mlir::MLIRContext &context, llvm::StringRef path,
+                                                  const ImportOptions &options);
+
 /// The real path of the directory of the model at `path`, to which the files of its weights are relative: `path` itself
 /// where that is a directory. Empty if there is no such directory.
 std::string modelDirectory(llvm::StringRef path);
