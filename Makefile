@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo check check-aarch64 reproduce bench-cpu bench-dtypes bench-hopb docs format
+.PHONY: help setup build demo check check-aarch64 conformance reproduce bench-cpu bench-dtypes bench-hopb docs format
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ demo: build ## compile a small Llama for four ranks, decode, compare with ONNX R
 
 check: build ## set up, build, pass every test (PRESET=release|debug|asan-ubsan)
 	@scripts/check.sh $(BUILD)
+
+conformance: build ## the node tests of the onnx package: import, compile, run
+	@scripts/conformance.sh $(BUILD)
 
 reproduce: build ## the numbers of the Helix paper, from compiled plans on the simulator
 	@build/venv/bin/python bench/reproduce.py --bin $(BUILD)/bin

@@ -33,3 +33,10 @@ if ! cmp -s scripts/requirements.txt "$stamp"; then
   $venv/bin/pip install -q --disable-pip-version-check -r scripts/requirements.txt
   cp scripts/requirements.txt "$stamp"
 fi
+
+node_tests=build/node-tests
+if ! cmp -s scripts/requirements-node-tests.txt $node_tests/.requirements; then
+  rm -rf $node_tests
+  $venv/bin/pip install -q --disable-pip-version-check --no-deps --target $node_tests -r scripts/requirements-node-tests.txt
+  cp scripts/requirements-node-tests.txt $node_tests/.requirements
+fi
