@@ -2,6 +2,7 @@
 #include "dialects/Plan/Plan.h"
 #include "lib/Codegen/Cpu/Cpu.h"
 #include "passes/CodegenStateless.h"
+#include "lib/Codegen/Cuda/Cuda.h"
 #include "passes/Entries.h"
 #include "passes/Passes.h"
 
@@ -307,14 +308,16 @@ struct CodegenPass : impl::CodegenBase<CodegenPass> {
   void getDependentDialects(DialectRegistry &registry) const override {
     CodegenBase::getDependentDialects(registry);
     codegen::registerCpuDialects(registry);
+    codegen::registerCudaDialects(registry);
   }
 
   /// Image and kernels of the module; without kernels none.
   LogicalResult compile(Converter &converter, ArrayRef<func::FuncOp> kernels) {
-    if (target != "cpu")
+    if (target != "cpu" && target != "cuda")
       return getOperation().emitError(errorPrefix(ErrorCode::TargetUnsupported))
-             << "unknown target '" << target << "'; take cpu";
-    FailureOr<codegen::CpuImage> image = codegen::compileForCpu(kernels, {features});
+             << "unknown target '" << target << "'; take cpu or cuda";
+    FailureOr<codegen::Image> image =
+        target == "cpu" ? codegen::compileForCpu(kernels, {features}) : codegen::compileForCuda(kernels, {archs});
     if (failed(image))
       return failure();
     if (kernels.empty())

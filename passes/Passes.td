@@ -250,8 +250,10 @@ def Codegen : Pass<"helix-codegen", "::mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"target", "target", "std::string", "\"cpu\"", "What to generate code for: cpu">,
-    Option<"features", "cpu-features", "std::string", "\"x86-64-v3\"", "x86-64-v3 or x86-64-v4">
+    Option<"target", "target", "std::string", "\"cpu\"", "What to generate code for: cpu or cuda">,
+    Option<"features", "cpu-features", "std::string", "\"x86-64-v3\"", "x86-64-v3 or x86-64-v4">,
+    Option<"archs", "cuda-arch", "std::string", "\"sm_80,sm_90a,sm_100\"",
+           "CUDA architectures to assemble for, from sm_80, sm_90a and sm_100">
   ];
   let dependentDialects = ["::helix::plan::PlanDialect"];
   let statistics = [

@@ -65,6 +65,8 @@ struct PlanPhaseOptions : PassPipelineOptions<PlanPhaseOptions> {
   Option<std::string> target{*this, "target", llvm::cl::desc("What to generate code for"), llvm::cl::init("cpu")};
   Option<std::string> features{*this, "cpu-features", llvm::cl::desc("x86-64-v3 or x86-64-v4"),
                                llvm::cl::init("x86-64-v3")};
+  Option<std::string> archs{*this, "cuda-arch", llvm::cl::desc("CUDA architectures to assemble for"),
+                            llvm::cl::init("sm_80,sm_90a,sm_100")};
   Option<bool> commStream{*this, "comm-stream", llvm::cl::desc("Give collectives a stream of their own"),
                           llvm::cl::init(false)};
   Option<std::string> hardware{*this, "hardware", llvm::cl::desc("What to schedule for"), llvm::cl::init("cpu")};
@@ -91,7 +93,7 @@ void registerHelixPasses() {
   PassPipelineRegistration<PlanPhaseOptions>("helix-plan-phase", "Codegen, schedule and place, checked",
                                              [](OpPassManager &pm, const PlanPhaseOptions &flags) {
                                                PipelineOptions options;
-                                               options.codegen = {flags.target, flags.features};
+                                               options.codegen = {flags.target, flags.features, flags.archs};
                                                options.schedule = {flags.commStream, flags.hardware, flags.context};
                                                buildPlanPhase(pm, options);
                                              });

@@ -1,6 +1,7 @@
 """lit configuration: .mlir and .test files, run with the tools of one build directory."""
 
 import os
+import shutil
 
 import lit.formats
 
@@ -20,3 +21,7 @@ config.environment["FILECHECK_OPTS"] = "-enable-var-scope"
 venv = os.path.join(config.helix_source_dir, "build", "venv", "bin", "python")
 config.substitutions.append(("%python", os.environ.get("HELIX_PYTHON", venv)))
 config.substitutions.append(("%models", os.path.join(config.helix_source_dir, "test", "models")))
+
+# Tests of what the CUDA toolkit makes of generated code.
+if shutil.which("ptxas", path=os.environ["PATH"] + os.pathsep + "/usr/local/cuda/bin"):
+    config.available_features.add("ptxas")

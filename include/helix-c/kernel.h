@@ -22,6 +22,17 @@ extern "C" {
  */
 typedef void (*HelixKernel)(void *const *buffers, const int64_t *scalars, int64_t group);
 
+/*
+ * Of an image for nvptx64-nvidia-cuda a kernel is
+ *
+ *   __global__ void kernel(void *buffer0, void *buffer1, ...)
+ *
+ * with one parameter for each of the buffers above. It is launched with one block of HELIX_CUDA_THREADS threads for each
+ * of its groups, along x, and no dynamic shared memory; it takes at most 48 KiB of shared memory of its own. Group g is
+ * the block with blockIdx.x = g. Everything else is as above.
+ */
+#define HELIX_CUDA_THREADS 256
+
 #ifdef __cplusplus
 }
 #endif

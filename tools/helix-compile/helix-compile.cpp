@@ -100,9 +100,12 @@ struct Options {
                            cl::desc("Cached tokens per sequence that they are chosen for (default: --max-context)")};
 
   cl::opt<std::string> target{"target", cl::init("cpu"), cl::cat(category),
-                              cl::desc("What to generate code for: cpu (default)")};
+                              cl::desc("What to run on: cpu (default) or cuda")};
   cl::opt<std::string> cpuFeatures{"cpu-features", cl::init("x86-64-v3"), cl::cat(category),
                                    cl::desc("x86-64-v3 (default) or x86-64-v4")};
+  cl::opt<std::string> cudaArch{"cuda-arch", cl::init("sm_80,sm_90a,sm_100"), cl::cat(category),
+                                cl::desc("GPUs to assemble generated kernels for, if there is a CUDA toolkit (default "
+                                         "sm_80,sm_90a,sm_100); PTX of the lowest is added for newer ones")};
 
   cl::opt<std::string> dumpDir{"dump-dir", cl::value_desc("directory"), cl::cat(category),
                                cl::desc("Write the IR after each stage there, as numbered files")};
@@ -279,7 +282,7 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
     return failure();
   pipeline.hopb = {*hopb, options.hardware, options.context};
   pipeline.splitReduce = {*splitReduce, options.hardware};
-  pipeline.codegen = {options.target, options.cpuFeatures};
+  pipeline.codegen = {options.target, options.cpuFeatures, options.cudaArch};
   pipeline.schedule = {options.overlap || *hopb != 1 || *splitReduce != 1, options.hardware, options.context};
 
   if (!options.bisect.empty()) {

@@ -26,8 +26,8 @@ void registerCpuDialects(DialectRegistry &registry) {
   registerLLVMDialectTranslation(registry);
 }
 
-FailureOr<CpuImage> compileForCpu(ArrayRef<func::FuncOp> kernels, const CpuOptions &options) {
-  CpuImage image;
+FailureOr<Image> compileForCpu(ArrayRef<func::FuncOp> kernels, const CpuOptions &options) {
+  Image image;
   image.triple = kCpuTriple.str();
   image.features = options.features;
   OwningOpRef<ModuleOp> work;

@@ -2,11 +2,7 @@
 #ifndef HELIX_LIB_CODEGEN_CPU_CPU_H
 #define HELIX_LIB_CODEGEN_CPU_CPU_H
 
-#include "lib/Codegen/Linalg.h"
-
-#include "mlir/IR/BuiltinOps.h"
-
-#include <string>
+#include "lib/Codegen/Image.h"
 
 namespace helix::codegen {
 
@@ -14,24 +10,9 @@ struct CpuOptions {
   std::string features = "x86-64-v3"; ///< x86-64-v3 or x86-64-v4
 };
 
-/// A kernel of an image: `void symbol(void *const *buffers, const int64_t *scalars, int64_t group)`, for group in
-/// [0, groups), in any order. buffers: the operands, then the results, row-major; scalars: unused.
-struct CompiledKernel {
-  std::string symbol;
-  int64_t groups = 0;
-  KernelCost cost;
-};
-
-struct CpuImage {
-  std::string triple;
-  std::string features;
-  std::string code; ///< a shared object without undefined symbols
-  llvm::SmallVector<CompiledKernel> kernels;
-};
-
-/// Compiles the kernels that `helix-fuse` outlined (functions on tensors, see lowerToLinalg) into one image. The same
+/// Compiles the kernels that `helix-fuse` outlined (functions on tensors, see lowerToLinalg) into one image, a shared object. The same
 /// kernels give the same bytes. The functions stay as they are. Emits HLX2050 to HLX2052.
-mlir::FailureOr<CpuImage> compileForCpu(llvm::ArrayRef<mlir::func::FuncOp> kernels, const CpuOptions &options);
+mlir::FailureOr<Image> compileForCpu(llvm::ArrayRef<mlir::func::FuncOp> kernels, const CpuOptions &options);
 
 /// What compileForCpu needs of a context, loaded beforehand.
 void registerCpuDialects(mlir::DialectRegistry &registry);
@@ -44,9 +25,6 @@ void registerCpuDialects(mlir::DialectRegistry &registry);
 /// A sum over the last dimension runs in 32 lanes, lane l adding elements l, l + 32, … in order; the lanes are then
 /// added in a tree of halves. So the result of a row depends on nothing but that row.
 mlir::FailureOr<int64_t> emitRows(mlir::func::FuncOp kernel, mlir::ModuleOp target);
-
-/// Lowers loops and vectors to the LLVM dialect, in place.
-mlir::LogicalResult lowerToLlvm(mlir::ModuleOp module);
 
 /// Compiles a module of the LLVM dialect into a shared object that exports `symbols` and needs nothing.
 mlir::FailureOr<std::string> emitSharedObject(mlir::ModuleOp module, const CpuOptions &options);

@@ -25,7 +25,7 @@ using Kernel = void (*)(void *const *, const int64_t *, int64_t);
 
 /// Kernels of a module in text, compiled and loaded into this process.
 struct Loaded {
-  codegen::CpuImage image;
+  codegen::Image image;
   void *library = nullptr;
 
   Loaded(const std::string &text, const std::string &features = "x86-64-v3") {
@@ -38,7 +38,7 @@ struct Loaded {
     if (!module)
       return;
     SmallVector<func::FuncOp> kernels(module->getOps<func::FuncOp>());
-    FailureOr<codegen::CpuImage> compiled = compileForCpu(kernels, {features});
+    FailureOr<codegen::Image> compiled = compileForCpu(kernels, {features});
     if (failed(compiled))
       return;
     image = *compiled;

@@ -1,5 +1,5 @@
 //===- Lower.cpp - From loops and vectors to the LLVM dialect --------------===//
-#include "lib/Codegen/Cpu/Cpu.h"
+#include "lib/Codegen/Image.h"
 
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
