@@ -51,9 +51,9 @@ void CpuDevice::checkMemory() const {
   for (uint32_t r = 0; r < mesh.ranks(); ++r)
     if (__builtin_add_overflow(needed, memory(r).total(), &needed))
       needed = std::numeric_limits<uint64_t>::max();
-  if (uint64_t available = availableMemory(); needed > available)
+  if (needed > available())
     throw Error(ErrorCode::MemoryExhausted, counted(mesh.ranks(), "rank") + (mesh.ranks() == 1 ? " needs " : " need ") +
-                                                formatBytes(needed) + ", " + formatBytes(available) +
+                                                formatBytes(needed) + ", " + formatBytes(available()) +
                                                 " are available; compile the model for a shorter context, a smaller "
                                                 "batch or a narrower KV type");
 }

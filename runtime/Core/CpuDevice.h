@@ -16,6 +16,7 @@ public:
 
   MemoryNeeds memory(uint32_t rank) const override { return layout.needs(threadsOf(rank)); }
   uint64_t sharedMemory() const override;
+  uint64_t available() const override { return availableMemory(); }
   unsigned threadsOf(uint32_t rank) const override { return threads / mesh.ranks() + (rank < threads % mesh.ranks()); }
   void load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) override;
   StepInputs &inputs(uint32_t entry) override { return stepInputs[entry]; }

@@ -18,6 +18,12 @@
 
 namespace helix {
 
+/// Ranks on GPUs in processes of their own: this one of how many, and where they meet (file:PATH or tcp:HOST:PORT).
+struct Processes {
+  uint32_t index = 0, count = 1;
+  std::string rendezvous;
+};
+
 struct SessionOptions {
   std::string weightsRoot = {}; ///< empty: the artifact's directory
   /// Of all ranks, at least one each; 0: as many as there are cores.
@@ -25,6 +31,8 @@ struct SessionOptions {
   std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
   std::optional<Link> link = {};                ///< an artificial one between the ranks
   uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept
+  int gpu = 0;                                  ///< of this machine, for an artifact that runs on one
+  std::optional<Processes> processes = {};      ///< without: all ranks are in this one
 };
 
 /// What all ranks read in a step of an entry; zeros at first.
@@ -66,6 +74,9 @@ public:
   /// Bytes that a rank will hold, and of what all ranks share.
   virtual MemoryNeeds memory(uint32_t rank) const = 0;
   virtual uint64_t sharedMemory() const = 0;
+
+  /// Bytes that can be allocated where the ranks' memory is.
+  virtual uint64_t available() const = 0;
 
   /// Threads that compute for a rank; zero where none of this machine do.
   virtual unsigned threadsOf(uint32_t rank) const = 0;

@@ -18,9 +18,10 @@ constexpr uint32_t kSeparateRanks = 8; // with more, equal ones share a line
 
 std::string rankLine(const Session &session, uint32_t rank) {
   MemoryNeeds needs = session.memory(rank);
+  unsigned threads = session.device().threadsOf(rank);
   return formatBytes(needs.total()) + " = weights " + formatBytes(needs.weights) + " + KV cache " +
-         formatBytes(needs.kv) + " + activations " + formatBytes(needs.arenas) + " + scratch of " +
-         counted(session.device().threadsOf(rank), "thread") + " " + formatBytes(needs.scratch);
+         formatBytes(needs.kv) + " + activations " + formatBytes(needs.arenas) + " + scratch " +
+         (threads == 0 ? "" : "of " + counted(threads, "thread") + " ") + formatBytes(needs.scratch);
 }
 
 } // namespace
@@ -71,7 +72,7 @@ void loadWithReport(Session &session) {
       std::fprintf(stderr, "ranks %u-%u: each %s\n", first, next - 1, line.c_str());
   }
   std::fprintf(stderr, "memory: %s needed, %s available\n", formatBytes(all).c_str(),
-               formatBytes(availableMemory()).c_str());
+               formatBytes(session.device().available()).c_str());
   Progress progress("loading weights");
   session.load([&](uint64_t done, uint64_t total) { progress.show(done, total); });
 }

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include <charconv>
+#include <cinttypes>
 #include <cstdio>
 #include <iostream>
 #include <string_view>
@@ -28,6 +29,7 @@ struct Arguments {
   double timeoutSeconds = 60;
   std::optional<double> linkLatency, linkBandwidth;
   uint32_t traceSteps = 8;
+  std::string process, rendezvous;
 };
 
 void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
@@ -74,6 +76,13 @@ void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
       ->capture_default_str();
   app.add_option("--comm-timeout", arguments.timeoutSeconds, "Seconds after which a rank gives up waiting for another")
       ->capture_default_str();
+  app.add_option("--gpu", options.session.gpu, "The GPU that an artifact for one runs on, all its ranks")
+      ->capture_default_str();
+  app.add_option("--process", arguments.process,
+                 "I/N: run rank I alone; its peers are N - 1 other processes with the same arguments, over NCCL. Each "
+                 "prints the same");
+  app.add_option("--rendezvous", arguments.rendezvous,
+                 "Where the processes meet: file:PATH, which must not exist, or tcp:HOST:PORT");
   app.add_option("--link-latency", arguments.linkLatency,
                  "Let every exchange among ranks take at least these seconds, and");
   app.add_option("--link-bandwidth", arguments.linkBandwidth,
@@ -132,6 +141,22 @@ void checkLinkAndTrace(const CLI::App &app, RunOptions &options, const Arguments
     options.session.traceSteps = arguments.traceSteps;
 }
 
+void checkProcesses(const CLI::App &app, RunOptions &options, const Arguments &arguments) {
+  if (options.session.gpu < 0)
+    throw fail("--gpu must be 0 or more");
+  if (arguments.process.empty())
+    return refuse(app, {"--rendezvous"}, "without --process; leave it out");
+  Processes &processes = options.session.processes.emplace();
+  processes.rendezvous = arguments.rendezvous;
+  char rest;
+  if (std::sscanf(arguments.process.c_str(), "%" SCNu32 "/%" SCNu32 "%c", &processes.index, &processes.count, &rest) !=
+          2 ||
+      processes.count < 2 || processes.index >= processes.count)
+    throw fail("--process '" + arguments.process + "' must be I/N, with N of at least 2 and I from 0 to N - 1");
+  if (processes.rendezvous.empty())
+    throw fail("--process needs --rendezvous: file:PATH or tcp:HOST:PORT, the same for all processes");
+}
+
 void checkBenchmarkOptions(const CLI::App &app, const RunOptions &options) {
   if (!options.benchmarkContext)
     return refuse(app, {"--benchmark-steps", "--benchmark-batch"}, "without --benchmark-context; leave it out");
@@ -146,6 +171,7 @@ void checkBenchmarkOptions(const CLI::App &app, const RunOptions &options) {
 void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arguments) {
   checkBenchmarkOptions(app, options);
   checkLinkAndTrace(app, options, arguments);
+  checkProcesses(app, options, arguments);
   if (!options.benchmarkContext && options.promptIds.empty() && options.promptsFile.empty() &&
       options.inputsFile.empty())
     throw fail("there is no prompt; give --prompt-ids, --prompts or --inputs");

@@ -198,7 +198,7 @@ LogicalResult buildEntry(ModuleOp module, const Config &config, const ImportOpti
   builder.qLen = body->addArgument(lengths, builder.named("q_len"));
   int64_t capacity = (context + options.block - 1) / options.block * options.block;
   auto cache = KVType::get(ctx, options.batch, config.kvHeads, config.headDim, config.headDim,
-                           elementType(ctx, options.kvDtype), options.block, /*kvp=*/1, capacity);
+                           elementType(ctx, options.kvDtype), options.block, /*kvp=*/1, capacity, kvScaleOf(ctx, options));
   for (size_t i = 0; i < config.layers.size(); ++i)
     builder.caches.push_back(
         body->addArgument(cache, builder.named("model.layers." + Twine(i) + ".self_attn.past_key_values")));

@@ -401,15 +401,6 @@ LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int index)
          << "result " << index << ' ' << quoted(node.output(index)) << " is not supported";
 }
 
-KvScaleAttr kvScaleOf(MLIRContext *context, const ImportOptions &options) {
-  if (options.kvDtype != Dtype::I8 && options.kvDtype != Dtype::F8E4M3)
-    return {};
-  if (options.kvScale == 0)
-    return KvScaleAttr::get(context, KvGranularity::TokenHead, FloatAttr(), FloatAttr());
-  auto scale = FloatAttr::get(Float64Type::get(context), static_cast<float>(options.kvScale));
-  return KvScaleAttr::get(context, KvGranularity::Tensor, scale, scale);
-}
-
 RankedTensorType typeOf(Value value) { return cast<RankedTensorType>(value.getType()); }
 
 Type elementType(MLIRContext *context, Dtype dtype) {

@@ -217,9 +217,6 @@ mlir::LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int 
 /// An error that operand `index` is not what the node needs: "operand 2 ('x') is ..., but must be ...".
 mlir::LogicalResult operandError(Entry &entry, const onnx::NodeProto &node, int index, const llvm::Twine &expected);
 
-/// The scales of the caches that the options ask for; null if they hold numbers.
-KvScaleAttr kvScaleOf(mlir::MLIRContext *context, const ImportOptions &options);
-
 mlir::RankedTensorType typeOf(mlir::Value value);
 mlir::Type elementType(mlir::MLIRContext *context, Dtype dtype);
 

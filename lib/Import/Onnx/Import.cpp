@@ -307,6 +307,15 @@ LogicalResult checkSeveralTokens(MLIRContext *context, ImportState &state) {
 
 namespace helix {
 
+KvScaleAttr kvScaleOf(MLIRContext *context, const ImportOptions &options) {
+  if (options.kvDtype != Dtype::I8 && options.kvDtype != Dtype::F8E4M3)
+    return {};
+  if (options.kvScale == 0)
+    return KvScaleAttr::get(context, KvGranularity::TokenHead, FloatAttr(), FloatAttr());
+  auto scale = FloatAttr::get(Float64Type::get(context), static_cast<float>(options.kvScale));
+  return KvScaleAttr::get(context, KvGranularity::Tensor, scale, scale);
+}
+
 LogicalResult checkImportOptions(MLIRContext *context, const ImportOptions &options) {
   using onnximport::modelError;
   // Positions are 32-bit; the rest keeps the bytes of any activation below 2^63.

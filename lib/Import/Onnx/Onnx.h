@@ -67,6 +67,9 @@ mlir::OwningOpRef<mlir::ModuleOp> importOnnx(mlir::MLIRContext &context, llvm::S
 /// An error (HLX1020) if an option is out of its range.
 llvm::LogicalResult checkImportOptions(mlir::MLIRContext *context, const ImportOptions &options);
 
+/// The scales of the caches that the options ask for; null if they hold numbers.
+KvScaleAttr kvScaleOf(mlir::MLIRContext *context, const ImportOptions &options);
+
 /// Imports the model at `path` as one stateless function, `stateless`: its inputs and outputs are those of the graph,
 /// of fixed shapes; floats, and 64-bit integers and truths where ops take them as such. Of the options, the weights'
 /// type and files count. Otherwise as `importOnnx`.

@@ -1,0 +1,310 @@
+//===- CudaDevice.cpp - Ranks on GPUs: memory and weights ------------------===//
+#include "runtime/Cuda/CudaDevice.h"
+#include "lib/Artifact/Writer.h"
+#include "runtime/Error.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace helix::cuda {
+namespace {
+
+constexpr uint64_t kAlignment = 256;
+
+uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Rows and columns of a weight on a rank, as its kernel sees it: [k, n] of a product.
+std::pair<uint64_t, uint64_t> sizesOf(const cpu::WeightPlan &plan) {
+  uint64_t rows = plan.rank == 2 ? plan.dims[0].local : 1, columns = plan.dims[plan.rank - 1].local;
+  return plan.transposed ? std::pair(columns, rows) : std::pair(rows, columns);
+}
+
+uint64_t deviceBytesOf(const cpu::WeightPlan &plan) {
+  auto [rows, columns] = sizesOf(plan);
+  if (plan.use == cpu::WeightUse::Linear)
+    return linearBytes(rows, columns, plan.dtype);
+  return rows * columns * cpu::elementBytes(plan.dtype);
+}
+
+/// The process that runs, as ranks [first, last).
+std::pair<uint32_t, uint32_t> ranksHere(const SessionOptions &options, uint32_t ranks) {
+  if (!options.processes)
+    return {0, ranks};
+  const Processes &processes = *options.processes;
+  if (processes.count != ranks || processes.index >= ranks)
+    throw Error(ErrorCode::ProcessesInvalid,
+                "--process " + std::to_string(processes.index) + "/" + std::to_string(processes.count) +
+                    ": the artifact has " + counted(ranks, "rank") + ", each of which is a process; give 0/" +
+                    std::to_string(ranks) + " to " + std::to_string(ranks - 1) + "/" + std::to_string(ranks) +
+                    ", or leave --process out to run all on one GPU");
+  return {processes.index, processes.index + 1};
+}
+
+} // namespace
+
+bool isForCuda(const artifact::Artifact &artifact) {
+  return artifact.images() && artifact.images()->size() != 0 &&
+         artifact.images()->Get(0)->triple()->string_view().starts_with("nvptx64");
+}
+
+CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
+    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
+      kernels(artifact, gpu) {
+  std::tie(first, last) = ranksHere(options, mesh.ranks());
+  if (options.link)
+    throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "
+                                            "--link-bandwidth out");
+  layOutWeights();
+  layOutScratch();
+}
+
+CudaDevice::~CudaDevice() {
+  // Members are given back to the GPU that they are of; graphs before what they use.
+  driver().cuCtxSetCurrent(gpu.current());
+  for (Program &program : programs)
+    program.graph = HeldGraphExec();
+}
+
+void CudaDevice::layOutWeights() {
+  layout.weightBytes = 0;
+  for (uint32_t i = 0; i < layout.weights.size(); ++i) {
+    uint64_t bytes = deviceBytesOf(weightPlan(*artifact.weights()->Get(i), mesh, 0));
+    layout.weights[i] = {layout.weightBytes, bytes};
+    layout.weightBytes += aligned(bytes);
+  }
+}
+
+void CudaDevice::layOutScratch() {
+  for (const artifact::Entry *entry : *artifact.entries()) {
+    streamCount = std::max(streamCount, entry->streams());
+    eventCount = std::max(eventCount, entry->events());
+  }
+  scratchBytes.assign(streamCount, 0);
+  for (const artifact::Entry *entry : *artifact.entries())
+    for (uint32_t i = 0; entry->commands() && i < entry->commands()->size(); ++i) {
+      const artifact::Command &command = *entry->commands()->Get(i);
+      uint64_t bytes = 0;
+      if (command.work_type() == artifact::Work::PartialAttention) {
+        bytes = attentionScratchBytes(attentionOf(artifact, command, first));
+      } else if (const auto *work = command.work_as_Linear()) {
+        LinearArgs args;
+        args.dtype = static_cast<DType>(artifact.weights()->Get(command.inputs()->Get(1)->index())->dtype());
+        args.rows = work->rows(), args.k = work->k(), args.n = work->n();
+        bytes = linearScratchBytes(args);
+      }
+      uint64_t &most = scratchBytes[command.stream()];
+      most = std::max(most, aligned(bytes));
+    }
+}
+
+uint64_t CudaDevice::pages() const {
+  const artifact::KvLayout &kv = *artifact.kv();
+  return kv.capacity() / (uint64_t(kv.block()) * mesh.kvp) * kv.slots();
+}
+
+MemoryNeeds CudaDevice::memory(uint32_t) const {
+  return {layout.weightBytes, layout.kvBytes, aligned(layout.deviceBytes) + aligned(layout.commBytes),
+          std::accumulate(scratchBytes.begin(), scratchBytes.end(), exchangeBytes)};
+}
+
+uint64_t CudaDevice::sharedMemory() const {
+  uint64_t bytes = pages() * sizeof(int32_t);
+  for (const artifact::Entry *it : *artifact.entries())
+    bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t));
+  return bytes;
+}
+
+void CudaDevice::checkMemory() const {
+  uint64_t needed = sharedMemory() + memory(first).total() * localRanks();
+  if (needed > available())
+    throw Error(ErrorCode::MemoryExhausted,
+                counted(localRanks(), "rank") + (localRanks() == 1 ? " needs " : " need ") + formatBytes(needed) +
+                    " of the GPU (" + gpu.name() + "), " + formatBytes(available()) +
+                    " are available; compile the model for a shorter context, a smaller batch or a narrower KV type");
+}
+
+void CudaDevice::load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) {
+  gpu.use();
+  checkMemory();
+  try {
+    allocateAll();
+    loadWeights(files, progress);
+    connect();
+    for (uint32_t i = 0; i < programs.size(); ++i) {
+      bind(i);
+      // Once as it is, with no tokens: what a kernel or a collective sets up at its first use cannot be captured.
+      enqueue(programs[i], /*captured=*/false);
+      exchange->finish(main.get(), settings.commTimeout);
+      capture(programs[i]);
+    }
+  } catch (...) {
+    programs.clear();
+    exchange.reset();
+    ranks.clear();
+    throw;
+  }
+}
+
+void CudaDevice::allocateAll() {
+  main = makeStream();
+  forked = makeEvent(false);
+  bool traced = settings.traceSteps != 0;
+  if (traced)
+    begun = makeEvent(true), ended = makeEvent(true);
+  std::vector<int32_t> numbers(pages());
+  std::iota(numbers.begin(), numbers.end(), 0);
+  table = allocate(numbers.size() * sizeof(int32_t));
+  HELIX_CU(cuMemcpyHtoDAsync_v2, table.get(), numbers.data(), numbers.size() * sizeof(int32_t), main.get());
+  HELIX_CU(cuStreamSynchronize, main.get());
+
+  auto zeros = [&](uint64_t bytes) {
+    HeldMemory memory = allocate(bytes);
+    if (bytes != 0)
+      HELIX_CU(cuMemsetD8Async, memory.get(), 0, bytes, main.get());
+    return memory;
+  };
+  for (uint32_t r = first; r < last; ++r) {
+    Rank &rank = ranks.emplace_back();
+    rank.number = r;
+    rank.weights = zeros(layout.weightBytes);
+    rank.kv = zeros(layout.kvBytes);
+    rank.device = zeros(layout.deviceBytes);
+    rank.comm = zeros(layout.commBytes);
+    for (uint64_t bytes : scratchBytes)
+      rank.scratch.push_back(zeros(bytes));
+    for (uint32_t i = 0; i < streamCount; ++i) {
+      rank.streams.push_back(makeStream());
+      rank.ready.push_back(makeEvent(false));
+      rank.joined.push_back(makeEvent(false));
+    }
+    for (uint32_t i = 0; i < eventCount; ++i)
+      rank.events.push_back(makeEvent(false));
+    for (uint32_t i = 0; i < layout.layers.size(); ++i) {
+      KvCache cache = cacheOf(artifact, i, r);
+      cache.key = reinterpret_cast<void *>(rank.kv.get() + layout.layers[i].key.offset);
+      cache.value = reinterpret_cast<void *>(rank.kv.get() + layout.layers[i].value.offset);
+      cache.table = reinterpret_cast<const int32_t *>(table.get());
+      rank.caches.push_back(cache);
+    }
+  }
+  for (const artifact::Entry *entry : *artifact.entries()) {
+    Program &program = programs.emplace_back(*entry);
+    program.staging = allocatePinned(program.inputs.memory.size());
+    program.input = zeros(program.inputs.memory.size());
+    program.logitsAt = entry->logits_operand();
+    program.logitsBytes = program.logitsAt->bytes();
+    program.logits = allocatePinned(program.logitsBytes * mesh.ranks());
+    program.streams = entry->streams();
+    if (localRanks() != mesh.ranks())
+      program.gathered = zeros(program.logitsBytes * mesh.ranks());
+    std::fill_n(static_cast<std::byte *>(program.staging.get()), program.inputs.memory.size(), std::byte(0));
+  }
+  HELIX_CU(cuStreamSynchronize, main.get());
+  lastRows.assign(uint64_t(mesh.ranks()) * artifact.kv()->slots() * artifact.local_vocabulary(), 0.0f);
+}
+
+/// A product's weight is turned on the GPU into the form that its kernel reads: the rows of the file as they are go
+/// there first.
+void CudaDevice::loadWeights(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) {
+  uint64_t largest = 0, done = 0, total = layout.weightBytes * localRanks();
+  auto asStored = [&](uint32_t weight, uint32_t rank) {
+    cpu::WeightPlan plan = weightPlan(*artifact.weights()->Get(weight), mesh, rank);
+    if (plan.use == cpu::WeightUse::Linear)
+      plan.use = cpu::WeightUse::Table, plan.transposed = false;
+    return plan;
+  };
+  for (uint32_t i = 0; i < layout.weights.size(); ++i)
+    largest = std::max(largest, cpu::packedBytes(asStored(i, first)).value_or(0));
+  HeldPinned host = allocatePinned(largest);
+  HeldMemory plain = allocate(largest);
+  for (Rank &rank : ranks)
+    for (uint32_t i = 0; i < layout.weights.size(); ++i) {
+      const artifact::Weight &weight = *artifact.weights()->Get(i);
+      cpu::WeightPlan stored = asStored(i, rank.number), plan = weightPlan(weight, mesh, rank.number);
+      uint64_t bytes = cpu::packedBytes(stored).value_or(0);
+      done += aligned(layout.weights[i].bytes);
+      if (plan.isEmpty())
+        continue;
+      std::span<std::byte> memory(static_cast<std::byte *>(host.get()), bytes);
+      if (!cpu::loadWeight(stored, files[weight.file()].bytes().subspan(weight.offset(), weight.length()), memory))
+        throw Error(ErrorCode::WeightFileInvalid, "a weight of the artifact cannot be loaded; compile the model again");
+      Address to = rank.weights.get() + layout.weights[i].offset;
+      bool packs = plan.use == cpu::WeightUse::Linear;
+      HELIX_CU(cuMemcpyHtoDAsync_v2, packs ? plain.get() : to, memory.data(), bytes, main.get());
+      if (packs) {
+        auto [k, n] = sizesOf(plan);
+        PackArgs args{reinterpret_cast<const void *>(plain.get()),
+                      reinterpret_cast<void *>(to),
+                      plan.dtype,
+                      plan.transposed,
+                      k,
+                      n};
+        for (const Prepared &launch : kernels.prepare(args))
+          launch.launch(main.get());
+      }
+      // The host's memory is the next one's.
+      HELIX_CU(cuStreamSynchronize, main.get());
+      if (progress)
+        progress(done, total);
+    }
+  if (progress)
+    progress(total, total);
+}
+
+void CudaDevice::connect() {
+  auto portOf = [](Rank &rank) {
+    return Port{rank.number, rank.comm.get(), rank.exchange.get(), rank.streams, rank.ready};
+  };
+  if (!settings.processes) {
+    std::vector<Port> ports;
+    for (Rank &rank : ranks)
+      ports.push_back(portOf(rank));
+    exchange = localExchange(mesh, std::move(ports), kernels);
+    return;
+  }
+  // A sum needs room for what peers send.
+  for (const artifact::Entry *entry : *artifact.entries())
+    for (uint32_t i = 0; entry->commands() && i < entry->commands()->size(); ++i)
+      if (const auto *work = entry->commands()->Get(i)->work_as_AllReduce())
+        exchangeBytes = std::max(exchangeBytes, ncclScratchBytes(collectiveOf(*entry->commands()->Get(i)),
+                                                                 mesh.size(static_cast<Axis>(work->axis()))));
+  Rank &rank = ranks.front();
+  rank.exchange = allocate(exchangeBytes);
+  uint64_t checksum = artifact.vocabulary();
+  for (uint32_t i = 0; artifact.images() && i < artifact.images()->size(); ++i)
+    checksum = checksum * 31 + artifact.images()->Get(i)->checksum();
+  exchange =
+      ncclExchange(mesh, portOf(rank), kernels, {settings.processes->rendezvous, checksum, settings.commTimeout});
+}
+
+const float *CudaDevice::logits(uint32_t rank, uint32_t entry) const {
+  const Program &program = programs[entry];
+  return static_cast<const float *>(program.logits.get()) + rank * (program.logitsBytes / sizeof(float));
+}
+
+const float *CudaDevice::lastLogits(uint32_t rank, uint32_t slot) const {
+  return lastRows.data() + (uint64_t(rank) * artifact.kv()->slots() + slot) * artifact.local_vocabulary();
+}
+
+void CudaDevice::keepLastLogits(uint32_t entry) {
+  const Program &program = programs[entry];
+  size_t vocabulary = artifact.local_vocabulary(), batch = program.inputs.qLen.size();
+  bool all = artifact.entries()->Get(entry)->logits() == artifact::LogitRows::All;
+  size_t rows = all ? program.inputs.ids.size() / batch : 1;
+  for (uint32_t r = 0; r < mesh.ranks(); ++r)
+    for (size_t b = 0; b < batch; ++b)
+      if (size_t used = size_t(program.inputs.qLen[b]); used != 0)
+        std::copy_n(logits(r, entry) + (b * rows + (all ? used - 1 : 0)) * vocabulary, vocabulary,
+                    lastRows.data() + (uint64_t(r) * artifact.kv()->slots() + b) * vocabulary);
+}
+
+void CudaDevice::fill(uint32_t slot, uint64_t tokens) {
+  gpu.use();
+  for (Rank &rank : ranks)
+    for (const KvCache &cache : rank.caches)
+      for (const Prepared &launch : kernels.prepare(KvFillArgs{cache, slot, tokens}))
+        launch.launch(main.get());
+  HELIX_CU(cuStreamSynchronize, main.get());
+}
+
+} // namespace helix::cuda

@@ -1,0 +1,119 @@
+//===- CudaDevice.h - Ranks on GPUs ----------------------------------------===//
+#ifndef HELIX_RUNTIME_CUDA_CUDADEVICE_H
+#define HELIX_RUNTIME_CUDA_CUDADEVICE_H
+
+#include "runtime/Core/Device.h"
+#include "runtime/Cuda/Exchange.h"
+#include "runtime/Cuda/KernelLibrary.h"
+
+#include <vector>
+
+namespace helix::cuda {
+
+/// Whether the artifact's kernels are for NVIDIA GPUs.
+bool isForCuda(const artifact::Artifact &artifact);
+
+/// All ranks of an artifact on one GPU, or one of them, its peers in other processes. Every entry is a CUDA graph that
+/// is captured when the artifact is loaded: a copy of the step's inputs, the commands of all ranks on their streams, a
+/// copy of the logits back. A step writes lengths, positions and ids to where that copy begins and launches the graph.
+class CudaDevice : public Device {
+public:
+  CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options);
+  ~CudaDevice() override;
+
+  MemoryNeeds memory(uint32_t rank) const override;
+  uint64_t sharedMemory() const override;
+  uint64_t available() const override { return gpu.freeBytes(); }
+  unsigned threadsOf(uint32_t) const override { return 0; }
+  void load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) override;
+  StepInputs &inputs(uint32_t entry) override { return programs[entry].inputs; }
+  void run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) override;
+  RankTimes timesOf(uint32_t entry) const override;
+  const float *logits(uint32_t rank, uint32_t entry) const override;
+  const float *lastLogits(uint32_t rank, uint32_t slot) const override;
+  void fill(uint32_t slot, uint64_t tokens) override;
+
+private:
+  /// A rank of this process.
+  struct Rank {
+    uint32_t number = 0;
+    HeldMemory weights, kv, device, comm, exchange;
+    std::vector<HeldMemory> scratch; ///< per stream
+    std::vector<HeldStream> streams;
+    std::vector<HeldEvent> events; ///< the plan's
+    std::vector<HeldEvent> ready;  ///< per stream, the exchange's
+    std::vector<HeldEvent> joined; ///< per stream
+    std::vector<KvCache> caches;
+  };
+  /// Zeros instead of a product with nothing but padding.
+  struct Zero {
+    Address at;
+    uint64_t bytes;
+  };
+  /// What a rank's stream does for a command.
+  struct Work {
+    std::vector<Prepared> launches;
+    std::vector<Zero> zeros;
+  };
+  struct Command {
+    enum class Kind { Launches, Collective, Record, Wait } kind = Kind::Launches;
+    uint32_t stream = 0, event = 0;
+    Collective collective = {};
+    std::string name;            ///< of the ONNX node
+    std::vector<Work> ranks;     ///< of this process
+    std::vector<HeldEvent> done; ///< per rank of this process, when steps are traced
+  };
+  struct Program {
+    explicit Program(const artifact::Entry &entry) : inputs(entry) {}
+    StepInputs inputs;
+    HeldPinned staging, logits; ///< of the host; logits [ranks, batch, tokens or 1, local vocabulary]
+    HeldMemory input, gathered; ///< of the GPU: all ranks of this process read one copy
+    uint64_t logitsBytes = 0;   ///< of one rank
+    artifact::Operand const *logitsAt = nullptr;
+    std::vector<Command> commands; ///< in the plan's order
+    uint32_t streams = 1;
+    std::vector<Traffic> sent; ///< per rank
+    HeldGraphExec graph;
+  };
+
+  uint64_t pages() const;
+  uint32_t localRanks() const { return uint32_t(last - first); }
+  void layOutWeights();
+  void layOutScratch();
+  void checkMemory() const;
+  void allocateAll();
+  void loadWeights(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress);
+  void connect();
+  void bind(uint32_t entry);
+  Work workOf(const artifact::Command &command, Rank &rank, const Program &program);
+  Address address(const artifact::Operand &operand, const Rank &rank, const Program &program) const;
+  void enqueue(Program &program, bool captured);
+  void capture(Program &program);
+  void stamp(const HeldEvent &event, Stream stream, bool captured) const;
+  void keepLastLogits(uint32_t entry);
+  void fillTimes(const Program &program, int64_t launched, StepTrace &times) const;
+
+  const artifact::Artifact &artifact;
+  SessionOptions settings;
+  Mesh mesh;
+  RankLayout layout;
+  uint32_t first = 0, last = 0; ///< the ranks of this process
+  Gpu gpu;
+  KernelLibrary kernels;
+  uint32_t streamCount = 1, eventCount = 0; ///< the most of any entry
+  uint64_t exchangeBytes = 0;
+  std::vector<uint64_t> scratchBytes; ///< per stream
+
+  HeldStream main;
+  HeldEvent forked;
+  HeldEvent begun, ended; ///< timed, when steps are traced
+  HeldMemory table;
+  std::vector<Rank> ranks;
+  std::unique_ptr<Exchange> exchange;
+  std::vector<Program> programs;
+  std::vector<float> lastRows; ///< [ranks, slots, local vocabulary]
+};
+
+} // namespace helix::cuda
+
+#endif // HELIX_RUNTIME_CUDA_CUDADEVICE_H

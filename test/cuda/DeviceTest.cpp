@@ -1,0 +1,274 @@
+//===- DeviceTest.cpp - Ranks on an emulated GPU ---------------------------===//
+#include "lib/Artifact/Writer.h"
+#include "runtime/Core/Session.h"
+#include "runtime/Cuda/Exchange.h"
+#include "test/unit/Core/TinyModel.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <random>
+
+using namespace helix;
+using namespace helix::test;
+using artifact::EntryKind;
+
+namespace {
+
+struct MeshShape {
+  uint32_t tpa, kvp;
+};
+const MeshShape kMeshes[] = {{2, 2}, {1, 3}};
+
+/// A directory with the tiny model for an emulated GPU, whose generated kernels are those of the artifact for the CPU.
+struct Emulated {
+  TemporaryDirectory directory;
+  std::string path, log;
+
+  Emulated(const TinyModel &model, MeshShape mesh, TinyOptions options = {}) {
+    options.tpa = mesh.tpa;
+    options.kvp = mesh.kvp;
+    options.capacity = 4 * mesh.kvp * (48 / (4 * mesh.kvp) + 1);
+    std::string cpu = writeTiny(directory, model, options);
+    artifact::ArtifactT gpu = tinyArtifact(model, options);
+    for (auto &image : gpu.images) {
+      image->triple = "nvptx64-nvidia-cuda";
+      image->features = "ptx_80";
+    }
+    path = directory.file("gpu.hlx");
+    log = directory.file("log");
+    artifact::Error error;
+    EXPECT_TRUE(artifact::writeArtifact(gpu, path, error)) << error.message;
+    ::setenv("HELIX_EMULATED_KERNELS", cpu.c_str(), 1);
+    ::setenv("HELIX_EMULATED_LOG", log.c_str(), 1);
+  }
+
+  std::vector<std::string> lines() const {
+    std::ifstream file(log);
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);)
+      lines.push_back(line);
+    return lines;
+  }
+};
+
+class Environment : public testing::Environment {
+  void SetUp() override { ::setenv("HELIX_LIBCUDA", HELIX_EMULATED_CUDA, 1); }
+};
+[[maybe_unused]] testing::Environment *const environment = testing::AddGlobalTestEnvironment(new Environment);
+
+std::vector<int64_t> randomIds(size_t count, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::vector<int64_t> ids(count);
+  for (int64_t &id : ids)
+    id = int64_t(engine() % TinyModel::vocabulary);
+  return ids;
+}
+
+template <typename Row> double distance(const std::vector<float> &got, const Row &want) {
+  double most = 0, scale = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    most = std::max(most, std::abs(double(got[i]) - double(want[i])));
+    scale = std::max(scale, std::abs(double(want[i])));
+  }
+  return most / scale;
+}
+
+std::vector<float> logitsOf(const Session &session, uint32_t slot) {
+  std::vector<float> row(session.vocabulary());
+  session.logits(slot, row);
+  return row;
+}
+
+/// Ragged prompts, then decoded with an idle slot among them; the logits of each slot after each of its steps.
+std::vector<std::vector<float>> decode(Session &session, const std::vector<std::vector<int64_t>> &ids,
+                                       const std::vector<std::vector<std::vector<double>>> &expected, double limit) {
+  const size_t prompts[] = {1, 9, 2};
+  std::vector<std::vector<float>> all;
+  std::vector<Feed> feeds;
+  for (uint32_t s = 0; s < 3; ++s)
+    feeds.push_back({session.admit(s), std::span(ids[s]).first(prompts[s])});
+  session.prefill(feeds);
+  for (size_t step = 0; step < 3; ++step) {
+    for (const Feed &feed : feeds) {
+      all.push_back(logitsOf(session, feed.slot));
+      EXPECT_LE(distance(all.back(), expected[feed.slot][session.length(feed.slot) - 1]), limit)
+          << "slot " << feed.slot << ", step " << step;
+    }
+    feeds.clear();
+    for (uint32_t s = 0; s < 3; ++s)
+      if (s != step % 4)
+        feeds.push_back({s, std::span(ids[s]).subspan(session.length(s), 1)});
+    session.step(EntryKind::Decode, feeds);
+  }
+  return all;
+}
+
+/// Every mesh, with and without streams side by side; graphs are replayed with other lengths, in orders that only their
+/// edges restrict.
+TEST(CudaDevice, LogitsAreTheReferences) {
+  TinyModel model;
+  std::vector<std::vector<int64_t>> ids = {randomIds(5, 1), randomIds(13, 2), randomIds(10, 3)};
+  std::vector<std::vector<std::vector<double>>> expected;
+  for (const auto &sequence : ids)
+    expected.push_back(model.logits(sequence));
+  for (const MeshShape &mesh : kMeshes) {
+    std::vector<std::vector<float>> whole;
+    for (uint32_t chunks : {0, 2}) {
+      SCOPED_TRACE("tpa " + std::to_string(mesh.tpa) + ", kvp " + std::to_string(mesh.kvp) + ", chunks " +
+                   std::to_string(chunks));
+      TinyOptions options;
+      options.chunks = chunks;
+      Emulated emulated(model, mesh, options);
+      Session session(emulated.path);
+      session.load();
+      auto logits = decode(session, ids, expected, 1e-5);
+      if (chunks == 0)
+        whole = logits;
+      else
+        EXPECT_EQ(logits, whole) << "chunks change bits";
+    }
+  }
+}
+
+TEST(CudaDevice, NarrowTypesStayNear) {
+  TinyModel model;
+  std::vector<std::vector<int64_t>> ids = {randomIds(5, 1), randomIds(13, 2), randomIds(10, 3)};
+  std::vector<std::vector<std::vector<double>>> expected;
+  for (const auto &sequence : ids)
+    expected.push_back(model.logits(sequence));
+  for (auto [dtype, tolerance] : {std::pair(artifact::DType::F16, 2e-2), std::pair(artifact::DType::BF16, 1e-1)}) {
+    TinyOptions options;
+    options.weights = options.cache = dtype;
+    Emulated emulated(model, {2, 2}, options);
+    Session session(emulated.path);
+    session.load();
+    decode(session, ids, expected, tolerance);
+  }
+}
+
+TEST(CudaDevice, TokensAreTheCpus) {
+  TinyModel model;
+  Emulated emulated(model, {2, 2});
+  auto tokens = [](const std::string &path) {
+    Session session(path);
+    session.load();
+    std::vector<int64_t> ids = {3, 1, 4}, out;
+    Feed feed{session.admit(5), ids};
+    session.prefill({&feed, 1});
+    for (int i = 0; i < 3; ++i) {
+      out.push_back(session.sample(feed.slot, {.temperature = 0.8, .topK = 10, .topP = 1, .seed = 7}));
+      feed.ids = std::span(&out.back(), 1);
+      session.step(EntryKind::Decode, {&feed, 1});
+    }
+    return out;
+  };
+  EXPECT_EQ(tokens(emulated.path), tokens(emulated.directory.file("model.hlx")));
+}
+
+TEST(CudaDevice, AStepIsOneGraphAndNothingElse) {
+  TinyModel model;
+  Emulated emulated(model, {2, 2});
+  Session session(emulated.path);
+  session.load();
+  std::vector<int64_t> ids = randomIds(12, 1);
+  Feed feed{session.admit(0), std::span(ids).first(9)};
+  session.prefill({&feed, 1});
+  std::vector<std::string> before = emulated.lines();
+  size_t captures = size_t(std::count(before.begin(), before.end(), "begin capture"));
+  EXPECT_EQ(captures, 2u) << "one for each entry";
+  for (size_t t = 9; t < 12; ++t) {
+    feed.ids = std::span(ids).subspan(t, 1);
+    session.step(EntryKind::Decode, {&feed, 1});
+  }
+  std::vector<std::string> after = emulated.lines();
+  std::vector<std::string> steps(after.begin() + long(before.size()), after.end());
+  EXPECT_EQ(steps, (std::vector<std::string>{"launch graph", "synchronize", "launch graph", "synchronize",
+                                             "launch graph", "synchronize"}));
+}
+
+TEST(CudaDevice, AllMemoryIsGivenBack) {
+  TinyModel model;
+  Emulated emulated(model, {1, 3});
+  {
+    Session session(emulated.path);
+    session.load();
+  }
+  EXPECT_EQ(emulated.lines().back(), "release, memory left: 0");
+}
+
+TEST(CudaDevice, TimesOfAStepAreInOrder) {
+  TinyModel model;
+  TinyOptions options;
+  options.chunks = 2;
+  Emulated emulated(model, {1, 2}, options);
+  Session session(emulated.path, {.traceSteps = 4});
+  session.load();
+  std::vector<int64_t> ids = {1};
+  Feed feed{session.admit(0), ids};
+  session.step(EntryKind::Decode, {&feed, 1});
+  uint32_t decode = session.entry(EntryKind::Decode) == session.artifact().entries()->Get(0) ? 0 : 1;
+  ASSERT_EQ(session.trace(decode).size(), 1u);
+  for (const RankTimes &rank : session.trace(decode)[0]->ranks) {
+    EXPECT_EQ(rank.streams.size(), 2u);
+    for (const std::vector<int64_t> &stream : rank.streams)
+      for (size_t i = 1; i < stream.size(); ++i)
+        EXPECT_LE(stream[i - 1], stream[i]);
+    EXPECT_LE(rank.begin, rank.joined);
+    EXPECT_LE(rank.joined, rank.end);
+  }
+}
+
+TEST(CudaDevice, MadeUpCachesDoNotChangeTheLayout) {
+  TinyModel model;
+  Emulated emulated(model, {1, 2});
+  Session session(emulated.path);
+  session.load();
+  uint32_t slot = session.admit(0);
+  session.pretendLength(slot, 30);
+  std::vector<int64_t> ids = {1};
+  Feed feed{slot, ids};
+  session.step(EntryKind::Decode, {&feed, 1});
+  for (float logit : logitsOf(session, slot))
+    EXPECT_TRUE(std::isfinite(logit));
+}
+
+ErrorCode codeOf(const auto &body) {
+  try {
+    body();
+  } catch (const Error &error) {
+    return error.code();
+  }
+  return ErrorCode(0);
+}
+
+TEST(CudaDevice, WhatCannotBeIsRefused) {
+  TinyModel model;
+  Emulated emulated(model, {2, 2});
+  EXPECT_EQ(codeOf([&] { Session(emulated.path, {.gpu = 1}); }), ErrorCode::CudaUnavailable);
+  EXPECT_EQ(codeOf([&] { Session(emulated.path, {.processes = Processes{0, 2, "file:x"}}); }),
+            ErrorCode::ProcessesInvalid);
+  EXPECT_EQ(codeOf([&] { Session(emulated.path, {.link = Link{}}); }), ErrorCode::ArgumentInvalid);
+  EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("model.hlx"), {.processes = Processes{0, 4, "file:x"}}); }),
+            ErrorCode::ArgumentInvalid);
+  ::setenv("HELIX_EMULATED_KERNELS", "/nowhere", 1);
+  EXPECT_EQ(codeOf([&] { Session session(emulated.path); }), ErrorCode::ImageUnloadable);
+}
+
+TEST(CudaDevice, SlicesOfASumCoverIt) {
+  for (uint64_t elements : {0, 1, 7, 8, 9, 1000})
+    for (uint64_t peers : {1, 2, 3, 8}) {
+      uint64_t next = 0;
+      for (uint64_t p = 0; p < peers; ++p) {
+        auto [begin, end] = cuda::reduceSlice(elements, peers, p);
+        EXPECT_EQ(begin, next);
+        EXPECT_LE(end - begin, (elements + peers - 1) / peers);
+        next = end;
+      }
+      EXPECT_EQ(next, elements);
+    }
+}
+
+} // namespace

@@ -1,0 +1,137 @@
+"""Artifacts for GPUs, run on an emulated driver (test/cuda): every step of the runtime but the GPU itself.
+
+Kernels of the library run on an emulation of a GPU; the artifact's own, which are PTX, are stood in for by those of the
+same names that the same model has for the CPU.
+"""
+
+import os
+import signal
+import subprocess
+import time
+
+import helix
+import numpy as np
+import pytest
+
+LIBRARIES = helix.BUILD / "lib"
+EMULATED = LIBRARIES / "libemulated-cuda.so"
+pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="built without tests")
+LENGTHS = [(1, 9), (5, 12), (11, 15)]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("cuda")
+
+
+def artifacts(scratch, fixture, kvp, tpa, dtype="f32", *flags):
+    """The model for a GPU, and for the CPU."""
+    out = scratch / f"{fixture}-{kvp}x{tpa}-{dtype}{''.join(map(str, flags))}.hlx"
+    options = helix.options(kvp, tpa, len(LENGTHS), dtype, block=4, context=32)
+    if not out.exists():
+        helix.compile_model(fixture, out, *options, *flags, "--target", "cuda", "--cuda-arch", "sm_80")
+        helix.compile_model(fixture, out.with_suffix(".cpu.hlx"), *options, *flags)
+    return out, out.with_suffix(".cpu.hlx")
+
+
+def environment(cpu, **more):
+    return dict(os.environ, HELIX_LIBCUDA=str(EMULATED), HELIX_LIBNCCL=str(LIBRARIES / "libemulated-nccl.so"),
+                HELIX_EMULATED_KERNELS=str(cpu), **more)
+
+
+def score(gpu, cpu, prompts, out, *flags):
+    command = [helix.BUILD / "bin" / "helix-run", gpu, "--prompts", prompts, "--score", "--decode-last", 4, "--outputs", out,
+               *flags]
+    done = subprocess.run([str(c) for c in command], env=environment(cpu), capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return load(out)
+
+
+def load(out):
+    with np.load(out) as arrays:
+        return [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
+
+
+@pytest.mark.parametrize("fixture, kvp, tpa, flags", [
+    ("llama-tiny", 1, 1, ()), ("llama-tiny", 2, 2, ()), ("llama-odd", 3, 1, ()), ("llama-odd", 4, 2, ()),
+    ("llama-tiny", 2, 2, ("--hopb", 2, "--split-reduce", 2)), ("llama-d128", 2, 1, ()), ("llama-rope3", 2, 1, ())])
+def test_logits_are_onnx_runtimes(scratch, fixture, kvp, tpa, flags):
+    gpu, cpu = artifacts(scratch, fixture, kvp, tpa, "f32", *flags)
+    ids = helix.sequences(fixture, LENGTHS)
+    prompts = helix.write_prompts(scratch / f"{fixture}.jsonl", ids)
+    ours = score(gpu, cpu, prompts, scratch / "logits.npz")
+    assert helix.error(ours, [helix.onnx_logits(fixture, row) for row in ids]) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype, limit", [("f16", 2e-3), ("bf16", 1e-2)])
+def test_half_precision_is_the_cpus(scratch, dtype, limit):
+    gpu, cpu = artifacts(scratch, "llama-tiny", 2, 2, dtype)
+    prompts = helix.write_prompts(scratch / "half.jsonl", helix.sequences("llama-tiny", LENGTHS))
+    ours = score(gpu, cpu, prompts, scratch / "half.npz")
+    theirs = helix.score(cpu, prompts, scratch / "half-cpu.npz", "--decode-last", 4)
+    assert helix.error(ours, theirs) <= limit
+
+
+def processes(gpu, cpu, n, meeting, arguments, more=None):
+    return [subprocess.Popen([str(c) for c in (helix.BUILD / "bin" / "helix-run", gpu, *arguments(i), "--process", f"{i}/{n}",
+                                               "--rendezvous", meeting)],
+                             env=environment(cpu, **(more(i) if more else {})), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True) for i in range(n)]
+
+
+@pytest.mark.parametrize("kvp, tpa", [(2, 1), (2, 2)])
+def test_processes_have_the_bits_of_local_ranks(scratch, kvp, tpa):
+    gpu, cpu = artifacts(scratch, "llama-tiny", kvp, tpa)
+    prompts = helix.write_prompts(scratch / "nccl.jsonl", helix.sequences("llama-tiny", LENGTHS))
+    local = score(gpu, cpu, prompts, scratch / "local.npz")
+    n = kvp * tpa
+    outs = [scratch / f"rank{i}.npz" for i in range(n)]
+    logs = [scratch / f"nccl-{n}-{i}.log" for i in range(n)]
+    running = processes(gpu, cpu, n, f"file:{scratch}/meet{n}", lambda i: [
+        "--prompts", prompts, "--score", "--decode-last", 4, "--outputs", outs[i]],
+        lambda i: {"HELIX_EMULATED_LOG": str(logs[i])})
+    for process in running:
+        _, said = process.communicate(timeout=280)
+        assert process.returncode == 0, said
+    for out in outs:
+        assert all(np.array_equal(a, b) for a, b in zip(load(out), local, strict=True))
+    assert not list(scratch.glob("meet*")), "the file of the meeting is removed"
+    # One group of messages for an all-to-all, with output and log-sum-exp in it, and two for a sum.
+    log = logs[0].read_text().splitlines()
+    assert log.index(f"init 0 of {n}") >= 0
+    splits = [line for line in log if line.startswith("split")]
+    assert len(splits) == (0 if tpa == 1 else 2), "a communicator for each axis that is not all ranks"
+    assert all(line.startswith("destroy") for line in log if "abort" in line)
+
+
+def test_a_killed_process_ends_the_others(scratch):
+    gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1)
+    running = processes(gpu, cpu, 2, f"file:{scratch}/killed", lambda i: [
+        "--benchmark-context", 8, "--benchmark-steps", 100000, "--comm-timeout", 10])
+    time.sleep(6)
+    assert [p.poll() for p in running] == [None, None], running[0].communicate(timeout=10)[1]
+    running[1].send_signal(signal.SIGKILL)
+    begin = time.monotonic()
+    _, said = running[0].communicate(timeout=60)
+    running[1].communicate(timeout=10)
+    assert running[0].returncode == 1 and "HLX4105" in said, said
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize("wrong, code", [("late", "HLX4005"), ("fail:9", "HLX4105"), ("stall:9", "HLX4005")])
+def test_what_nccl_does_wrong_is_an_error(scratch, wrong, code):
+    gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1)
+    running = processes(gpu, cpu, 2, f"file:{scratch}/{wrong}", lambda i: [
+        "--prompt-ids", "1,2,3", "--tokens", 20, "--comm-timeout", 3], lambda i: {
+        "HELIX_EMULATED_NCCL": wrong, "HELIX_EMULATED_LOG": str(scratch / f"wrong-{i}.log")})
+    for process in running:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1 and code in said, said
+    assert "abort" in (scratch / "wrong-0.log").read_text().splitlines()
+
+
+def test_without_a_driver_it_is_a_numbered_error(scratch):
+    gpu, _ = artifacts(scratch, "llama-tiny", 1, 1)
+    done = subprocess.run([str(helix.BUILD / "bin" / "helix-run"), str(gpu), "--prompt-ids", "1"], capture_output=True,
+                          text=True, env=dict(os.environ, HELIX_LIBCUDA="/nowhere/libcuda.so"))
+    assert done.returncode == 1 and "HLX4100" in done.stderr and not done.stdout
