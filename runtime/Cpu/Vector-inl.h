@@ -65,6 +65,28 @@ HWY_INLINE Vec load(const Half *p) {
 #endif
 }
 
+HWY_INLINE Vec load(const Int8 *p) {
+  const F32 d;
+  const hn::RebindToSigned<F32> di;
+  const hn::Rebind<int8_t, F32> d8;
+  auto code = hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t *>(p)));
+  auto nan = hn::RebindMask(d, hn::Eq(code, hn::Set(di, -128)));
+  return hn::IfThenElse(nan, hn::NaN(d), hn::ConvertTo(d, code));
+}
+
+HWY_INLINE Vec load(const Fp8 *p) {
+  // As toFloat(Fp8).
+  const F32 d;
+  const hn::RebindToUnsigned<F32> d32;
+  const hn::Rebind<uint8_t, F32> d8;
+  auto bits = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t *>(p)));
+  auto magnitude = hn::And(bits, hn::Set(d32, 0x7fu));
+  auto sign = hn::ShiftLeft<24>(hn::And(bits, hn::Set(d32, 0x80u)));
+  auto value = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(magnitude)), hn::Set(d, 0x1p120f));
+  auto nan = hn::RebindMask(d, hn::Eq(magnitude, hn::Set(d32, 0x7fu)));
+  return hn::IfThenElse(nan, hn::NaN(d), hn::BitCast(d, hn::Or(hn::BitCast(d32, value), sign)));
+}
+
 /// Two vectors of elements that lie side by side, of bf16 those of even and of odd index: that takes less than to put
 /// them in order, which storeTwo does with what was made of them.
 template <typename T> HWY_INLINE void loadTwo(const T *p, Vec &first, Vec &second) {
@@ -88,28 +110,6 @@ template <typename T> HWY_INLINE void storeTwo(Vec first, Vec second, float *p) 
     hn::StoreU(first, d, p);
     hn::StoreU(second, d, p + kLanes);
   }
-}
-
-HWY_INLINE Vec load(const Int8 *p) {
-  const F32 d;
-  const hn::RebindToSigned<F32> di;
-  const hn::Rebind<int8_t, F32> d8;
-  auto code = hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t *>(p)));
-  auto nan = hn::RebindMask(d, hn::Eq(code, hn::Set(di, -128)));
-  return hn::IfThenElse(nan, hn::NaN(d), hn::ConvertTo(d, code));
-}
-
-HWY_INLINE Vec load(const Fp8 *p) {
-  // As toFloat(Fp8).
-  const F32 d;
-  const hn::RebindToUnsigned<F32> d32;
-  const hn::Rebind<uint8_t, F32> d8;
-  auto bits = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t *>(p)));
-  auto magnitude = hn::And(bits, hn::Set(d32, 0x7fu));
-  auto sign = hn::ShiftLeft<24>(hn::And(bits, hn::Set(d32, 0x80u)));
-  auto value = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(magnitude)), hn::Set(d, 0x1p120f));
-  auto nan = hn::RebindMask(d, hn::Eq(magnitude, hn::Set(d32, 0x7fu)));
-  return hn::IfThenElse(nan, hn::NaN(d), hn::BitCast(d, hn::Or(hn::BitCast(d32, value), sign)));
 }
 
 /// e^x to 2 ulp over all floats: subnormal results round once, what is below them is 0, e^0 is 1, and NaN stays NaN.

@@ -52,18 +52,6 @@ InFlightDiagnostic checkpointError(MLIRContext *context, const Error &error) {
   return emitError(UnknownLoc::get(context)) << error.message;
 }
 
-Type elementType(MLIRContext *context, Dtype dtype) {
-  switch (dtype) {
-  case Dtype::F32:
-    return Float32Type::get(context);
-  case Dtype::F16:
-    return Float16Type::get(context);
-  case Dtype::BF16:
-    return BFloat16Type::get(context);
-  }
-  llvm_unreachable("a type for weights and caches");
-}
-
 Value Weights::stored(OpBuilder &b, StringRef name, Dtype dtype, bool transposed, int64_t first, int64_t rows) {
   const Tensor &tensor = checkpoint.tensors.at(name.str());
   SmallVector<int64_t> shape(ArrayRef<int64_t>(tensor.shape)), offset(shape.size(), 0);

@@ -12,8 +12,6 @@ namespace helix::checkpoint {
 
 mlir::InFlightDiagnostic checkpointError(mlir::MLIRContext *context, const Error &error);
 
-mlir::Type elementType(mlir::MLIRContext *context, Dtype dtype);
-
 /// The weights of one module: in the checkpoint's files, or computed and written to a file of their own.
 class Weights {
 public:

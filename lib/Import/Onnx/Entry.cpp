@@ -403,20 +403,4 @@ LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int index)
 
 RankedTensorType typeOf(Value value) { return cast<RankedTensorType>(value.getType()); }
 
-Type elementType(MLIRContext *context, Dtype dtype) {
-  switch (dtype) {
-  case Dtype::F32:
-    return Float32Type::get(context);
-  case Dtype::F16:
-    return Float16Type::get(context);
-  case Dtype::BF16:
-    return BFloat16Type::get(context);
-  case Dtype::I8:
-    return IntegerType::get(context, 8);
-  case Dtype::F8E4M3:
-    return Float8E4M3FNType::get(context);
-  }
-  return {};
-}
-
 } // namespace helix::onnximport

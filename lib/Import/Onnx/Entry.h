@@ -218,8 +218,6 @@ mlir::LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int 
 mlir::LogicalResult operandError(Entry &entry, const onnx::NodeProto &node, int index, const llvm::Twine &expected);
 
 mlir::RankedTensorType typeOf(mlir::Value value);
-mlir::Type elementType(mlir::MLIRContext *context, Dtype dtype);
-
 /// Rows of a table by position as activations, [batch, tokens, width]: learned positions.
 mlir::FailureOr<View> viewOfTable(Entry &entry, const onnx::NodeProto &node, int index,
                                   const std::shared_ptr<const Table> &table);

@@ -307,6 +307,22 @@ LogicalResult checkSeveralTokens(MLIRContext *context, ImportState &state) {
 
 namespace helix {
 
+Type elementType(MLIRContext *context, Dtype dtype) {
+  switch (dtype) {
+  case Dtype::F32:
+    return Float32Type::get(context);
+  case Dtype::F16:
+    return Float16Type::get(context);
+  case Dtype::BF16:
+    return BFloat16Type::get(context);
+  case Dtype::I8:
+    return IntegerType::get(context, 8);
+  case Dtype::F8E4M3:
+    return Float8E4M3FNType::get(context);
+  }
+  return {};
+}
+
 KvScaleAttr kvScaleOf(MLIRContext *context, const ImportOptions &options) {
   if (options.kvDtype != Dtype::I8 && options.kvDtype != Dtype::F8E4M3)
     return {};

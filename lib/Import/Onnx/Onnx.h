@@ -2,6 +2,8 @@
 #ifndef HELIX_LIB_IMPORT_ONNX_ONNX_H
 #define HELIX_LIB_IMPORT_ONNX_ONNX_H
 
+#include "dialects/Helix/Helix.h"
+
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
@@ -22,8 +24,8 @@ struct ImportedValue {
   std::string name, node, op;
   /// Null if the module has no such value: it became part of an op.
   mlir::Value value = {};
-  /// Per dimension that the graph sees, the dimensions of `value` that it is the product of, slowest first; empty if the
-  /// graph sees those of `value`.
+  /// Per dimension that the graph sees, the dimensions of `value` that it is the product of, slowest first; empty if
+  /// the graph sees those of `value`.
   llvm::SmallVector<llvm::SmallVector<unsigned, 2>, 4> groups = {};
 };
 
@@ -52,8 +54,8 @@ struct ImportOptions {
   std::string inlineWeightsPath;
   /// Where to write what was raised from which nodes, and what was taken as it is; nowhere if null.
   llvm::raw_ostream *explanation = nullptr;
-  /// Where to put the activations of the prefill entry, in the order of the nodes; nowhere if null. The entry must return
-  /// all logits.
+  /// Where to put the activations of the prefill entry, in the order of the nodes; nowhere if null. The entry must
+  /// return all logits.
   std::vector<ImportedValue> *values = nullptr;
 };
 
@@ -66,6 +68,9 @@ mlir::OwningOpRef<mlir::ModuleOp> importOnnx(mlir::MLIRContext &context, llvm::S
 
 /// An error (HLX1020) if an option is out of its range.
 llvm::LogicalResult checkImportOptions(mlir::MLIRContext *context, const ImportOptions &options);
+
+/// The type of the elements.
+mlir::Type elementType(mlir::MLIRContext *context, Dtype dtype);
 
 /// The scales of the caches that the options ask for; null if they hold numbers.
 KvScaleAttr kvScaleOf(mlir::MLIRContext *context, const ImportOptions &options);
