@@ -41,7 +41,12 @@ bool validateDims(const flatbuffers::Vector<uint64_t> *dims, const std::string &
 
 using Ports = flatbuffers::Vector<flatbuffers::Offset<Port>>;
 
-bool validateEach(const Ports *ports, const std::string &where, Error &error, DType last) {
+bool isPortType(DType dtype, bool given) {
+  return dtype <= DType::BF16 || (given && (dtype == DType::I64 || dtype == DType::Bool));
+}
+
+/// Checks what is given to the function, or what it gives.
+bool validateEach(const Ports *ports, const std::string &where, Error &error, bool given) {
   std::set<std::string_view> names;
   if (count(ports) > kMaxList)
     return refuse(error, where, "there are more than " + std::to_string(kMaxList));
@@ -50,7 +55,7 @@ bool validateEach(const Ports *ports, const std::string &where, Error &error, DT
     std::string place = where + " " + std::to_string(i);
     if (!isText(port.name()) || !names.insert(port.name()->string_view()).second)
       return refuse(error, place, "its name is missing, or that of another");
-    if (port.dtype() > last || port.dtype() == DType::I32)
+    if (!isPortType(port.dtype(), given))
       return refuse(error, place, "its element type is not one that it can have");
     if (!validateDims(port.dims(), place, error))
       return false;
@@ -166,8 +171,8 @@ bool detail::validatePorts(const Artifact &artifact, const Entry &entry, const s
   if (entry.batch() != 1 || entry.tokens() != 1 || entry.logits_operand() || artifact.vocabulary() != 0 ||
       artifact.local_vocabulary() != 0 || artifact.kv())
     return refuse(error, where, "it is stateless and has slots, logits, a vocabulary or a KV layout");
-  if (!validateEach(entry.inputs(), where + ", input", error, DType::Bool) ||
-      !validateEach(entry.outputs(), where + ", output", error, DType::BF16))
+  if (!validateEach(entry.inputs(), where + ", input", error, /*given=*/true) ||
+      !validateEach(entry.outputs(), where + ", output", error, /*given=*/false))
     return false;
   if (count(entry.outputs()) == 0)
     return refuse(error, where, "it gives nothing");

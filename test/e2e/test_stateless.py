@@ -151,6 +151,7 @@ def test_it_is_no_decoder(tmp_path):
     (["--kvp", 2], "HLX2070: a stateless function is for one rank, but 2 along an axis were asked for"),
     (["--max-context", 8], "HLX5030: --max-context has no effect with --stateless"),
     (["--hopb", "2"], "HLX5030: --hopb has no effect with --stateless"),
+    (["--target", "cuda"], "HLX5030: --target cuda: stateless functions run on the CPU"),
 ])
 def test_options_of_decoders(tmp_path, flags, text):
     model = save(tmp_path / "m.onnx", [helper.make_node("Swish", ["x"], ["y"])], [value("x", [3])], [value("y", [3])])

@@ -182,9 +182,11 @@ LogicalResult checkStateless(const Options &options) {
   for (const cl::Option *option : std::initializer_list<const cl::Option *>{
            &options.kvReplicate, &options.ffnRanks, &options.batch, &options.maxContext, &options.prefillChunk,
            &options.allLogits, &options.block, &options.kvDtype, &options.hopb, &options.splitReduce, &options.overlap,
-           &options.hardware, &options.context, &options.explainImport})
+           &options.hardware, &options.context, &options.explainImport, &options.kvScale, &options.bisect})
     if (option->getNumOccurrences() != 0)
       return invalidArgument("--" + option->ArgStr + " has no effect with --stateless; leave one of them out");
+  if (options.target != "cpu")
+    return invalidArgument("--target " + options.target + ": stateless functions run on the CPU");
   return success();
 }
 
@@ -295,7 +297,7 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   OwningOpRef<ModuleOp> module;
   {
     TimingScope scope = timing.nest("import");
-    auto import = options.stateless              ? helix::importStateless
+    auto import = options.stateless             ? helix::importStateless
                   : isCheckpoint(options.input) ? helix::importHuggingFace
                                                 : helix::importOnnx;
     module = import(context, options.input, importOptions(options, output));

@@ -23,6 +23,8 @@ const char *typeOf(artifact::DType dtype) {
     return "<i8";
   case artifact::DType::Bool:
     return "|b1";
+  case artifact::DType::I8: // codes of caches, which are no inputs
+  case artifact::DType::F8E4M3:
   case artifact::DType::F32:
     break;
   }

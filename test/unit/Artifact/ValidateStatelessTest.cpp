@@ -128,6 +128,7 @@ TEST(ValidateStateless, Ports) {
   EXPECT_REFUSED("input 0: its shape", entryOf(a).inputs[0]->dims.assign(9, 1));
   EXPECT_REFUSED("input 0: its element type", entryOf(a).inputs[0]->dtype = DType::I32);
   EXPECT_REFUSED("input 0: its element type", entryOf(a).inputs[0]->dtype = DType(9));
+  EXPECT_REFUSED("input 0: its element type", entryOf(a).inputs[0]->dtype = DType::I8);
   EXPECT_REFUSED("output 0: its element type", entryOf(a).outputs[0]->dtype = DType::I64);
   EXPECT_REFUSED("output 0: it is not in an arena", entryOf(a).outputs[0]->place.reset());
   EXPECT_REFUSED("output 0: it is not in an arena", entryOf(a).outputs[0]->place = operand(Space::Input, 0, 0, 96));
