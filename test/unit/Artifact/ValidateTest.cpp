@@ -174,7 +174,8 @@ TEST(Validate, CodeIsWhatItWas) {
 }
 
 TEST(Validate, Entries) {
-  EXPECT_REFUSED("kind", a.entries[0]->kind = EntryKind(2));
+  EXPECT_REFUSED("kind", a.entries[0]->kind = EntryKind(3));
+  EXPECT_REFUSED("is alone", a.entries[0]->kind = EntryKind::Stateless);
   EXPECT_REFUSED("batch", a.entries[0]->batch = 4);
   EXPECT_REFUSED("one token", a.entries[0]->tokens = 2);
   EXPECT_REFUSED("logits", a.entries[0]->logits_operand.reset());
