@@ -8,4 +8,4 @@ jobs=$(nproc)
 ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$jobs"
 /usr/lib/llvm-22/bin/lit -s -j "$jobs" "$build/test"
 scripts/conformance.sh "$build"
-HELIX_BUILD=$PWD/$build build/venv/bin/python -m pytest -q test/e2e
+HELIX_BUILD=$PWD/$build build/venv/bin/python -m pytest -q -n "$jobs" test/e2e
