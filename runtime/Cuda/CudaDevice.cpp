@@ -26,6 +26,30 @@ uint64_t deviceBytesOf(const cpu::WeightPlan &plan) {
   return rows * columns * cpu::elementBytes(plan.dtype);
 }
 
+/// Throws unless there are kernels for all that the artifact does.
+const artifact::Artifact &checked(const artifact::Artifact &artifact) {
+  auto refuse = [](const std::string &what) {
+    throw Error(ErrorCode::CudaShapeUnsupported,
+                what + "; there are no kernels for that on GPUs yet, compile the model with --target cpu");
+  };
+  if (artifact.weights())
+    for (const artifact::Weight *weight : *artifact.weights())
+      if (weight->quantization())
+        refuse("the weight '" + (weight->name() ? weight->name()->str() : "") + "' is quantised");
+  if (artifact.kv() && artifact.kv()->layers())
+    for (const artifact::KvLayer *layer : *artifact.kv()->layers())
+      if (layer->dtype() > artifact::DType::BF16)
+        refuse("the KV cache has elements of 8 bits");
+  for (const artifact::Entry *entry : *artifact.entries()) {
+    if (entry->kind() == artifact::EntryKind::Stateless)
+      refuse("an entry is a stateless function");
+    for (uint32_t i = 0; entry->commands() && i < entry->commands()->size(); ++i)
+      if (artifact::Work work = entry->commands()->Get(i)->work_type(); work > artifact::Work::Wait)
+        refuse(std::string("a command is ") + artifact::EnumNameWork(work));
+  }
+  return artifact;
+}
+
 /// The process that runs, as ranks [first, last).
 std::pair<uint32_t, uint32_t> ranksHere(const SessionOptions &options, uint32_t ranks) {
   if (!options.processes)
@@ -48,8 +72,8 @@ bool isForCuda(const artifact::Artifact &artifact) {
 }
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
-    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
-      kernels(artifact, gpu) {
+    : artifact(checked(artifact)), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
+      gpu(options.gpu), kernels(artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
   if (options.link)
     throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "

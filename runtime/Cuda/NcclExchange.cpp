@@ -75,13 +75,14 @@ public:
     deadline = begin + timeout;
     for (;;) {
       int state = driver().cuStreamQuery(stream);
-      if (state == kSuccess)
-        return;
       try {
-        if (state != kNotReady)
+        if (state != kSuccess && state != kNotReady)
           check(state, "cuStreamQuery");
+        // Messages that fail end too, and what they should have brought is not there.
         for (NcclComm comm : owned)
           checkAsync(comm);
+        if (state == kSuccess)
+          return;
         throwIfLate();
       } catch (...) {
         abort();

@@ -253,6 +253,12 @@ TEST(CudaDevice, WhatCannotBeIsRefused) {
   EXPECT_EQ(codeOf([&] { Session(emulated.path, {.link = Link{}}); }), ErrorCode::ArgumentInvalid);
   EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("model.hlx"), {.processes = Processes{0, 4, "file:x"}}); }),
             ErrorCode::ArgumentInvalid);
+  artifact::ArtifactT narrow = tinyArtifact(model, {.tpa = 2, .kvp = 2});
+  narrow.images[0]->triple = "nvptx64-nvidia-cuda";
+  narrow.kv->layers[0]->dtype = artifact::DType::F8E4M3;
+  artifact::Error error;
+  ASSERT_TRUE(artifact::writeArtifact(narrow, emulated.directory.file("narrow.hlx"), error)) << error.message;
+  EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("narrow.hlx")); }), ErrorCode::CudaShapeUnsupported);
   ::setenv("HELIX_EMULATED_KERNELS", "/nowhere", 1);
   EXPECT_EQ(codeOf([&] { Session session(emulated.path); }), ErrorCode::ImageUnloadable);
 }
