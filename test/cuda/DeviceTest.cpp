@@ -1,6 +1,7 @@
 //===- DeviceTest.cpp - Ranks on an emulated GPU ---------------------------===//
 #include "lib/Artifact/Writer.h"
 #include "runtime/Core/Session.h"
+#include "runtime/Cuda/Driver.h"
 #include "runtime/Cuda/Exchange.h"
 #include "test/unit/Core/TinyModel.h"
 
@@ -256,9 +257,11 @@ TEST(CudaDevice, WhatCannotBeIsRefused) {
   artifact::ArtifactT narrow = tinyArtifact(model, {.tpa = 2, .kvp = 2});
   narrow.images[0]->triple = "nvptx64-nvidia-cuda";
   narrow.kv->layers[0]->dtype = artifact::DType::F8E4M3;
+  narrow.kv->layers[0]->scaling = artifact::KvScaling::TokenHead;
   artifact::Error error;
   ASSERT_TRUE(artifact::writeArtifact(narrow, emulated.directory.file("narrow.hlx"), error)) << error.message;
   EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("narrow.hlx")); }), ErrorCode::CudaShapeUnsupported);
+  EXPECT_EQ(codeOf([] { cuda::check(2, "cuMemAlloc"); }), ErrorCode::CudaFailed);
   ::setenv("HELIX_EMULATED_KERNELS", "/nowhere", 1);
   EXPECT_EQ(codeOf([&] { Session session(emulated.path); }), ErrorCode::ImageUnloadable);
 }

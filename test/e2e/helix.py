@@ -90,9 +90,9 @@ def write_prompts(path, ids):
     return path
 
 
-def score(artifact, prompts, out, *flags):
+def score(artifact, prompts, out, *flags, decode_last=48):
     """Teacher-forced logits per prompt, by helix-run."""
-    tool("helix-run", artifact, "--prompts", prompts, "--score", "--decode-last", 48, "--outputs", out, *flags)
+    tool("helix-run", artifact, "--prompts", prompts, "--score", "--decode-last", decode_last, "--outputs", out, *flags)
     with np.load(out) as arrays:
         return [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
 

@@ -15,7 +15,8 @@ import pytest
 
 LIBRARIES = helix.BUILD / "lib"
 EMULATED = LIBRARIES / "libemulated-cuda.so"
-pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="built without tests")
+KERNELS = helix.BUILD / "runtime/Cuda/Kernels"
+pytestmark = pytest.mark.skipif(not list(KERNELS.glob("*.fatbin")), reason="built without the CUDA toolkit")
 LENGTHS = [(1, 9), (5, 12), (11, 15)]
 
 
@@ -35,8 +36,8 @@ def artifacts(scratch, fixture, kvp, tpa, dtype="f32", *flags):
 
 
 def environment(cpu, **more):
-    return dict(os.environ, HELIX_LIBCUDA=str(EMULATED), HELIX_LIBNCCL=str(LIBRARIES / "libemulated-nccl.so"),
-                HELIX_EMULATED_KERNELS=str(cpu), **more)
+    return {**os.environ, "HELIX_LIBCUDA": str(EMULATED), "HELIX_LIBNCCL": str(LIBRARIES / "libemulated-nccl.so"),
+            "HELIX_EMULATED_KERNELS": str(cpu), **more}
 
 
 def score(gpu, cpu, prompts, out, *flags):
@@ -68,7 +69,7 @@ def test_half_precision_is_the_cpus(scratch, dtype, limit):
     gpu, cpu = artifacts(scratch, "llama-tiny", 2, 2, dtype)
     prompts = helix.write_prompts(scratch / "half.jsonl", helix.sequences("llama-tiny", LENGTHS))
     ours = score(gpu, cpu, prompts, scratch / "half.npz")
-    theirs = helix.score(cpu, prompts, scratch / "half-cpu.npz", "--decode-last", 4)
+    theirs = helix.score(cpu, prompts, scratch / "half-cpu.npz", decode_last=4)
     assert helix.error(ours, theirs) <= limit
 
 
@@ -130,6 +131,16 @@ def test_what_nccl_does_wrong_is_an_error(scratch, wrong, code):
         _, said = process.communicate(timeout=250)
         assert process.returncode == 1 and code in said, said
     assert "abort" in (scratch / "wrong-0.log").read_text().splitlines()
+
+
+def test_without_nccl_it_is_a_numbered_error(scratch):
+    gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1)
+    running = processes(gpu, cpu, 2, f"file:{scratch}/missing", lambda i: ["--prompt-ids", "1", "--comm-timeout", 3],
+                              lambda i: {"HELIX_LIBNCCL": "/nowhere/libnccl.so.2"})
+    said = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [1, 1]
+    assert any("HLX4104" in errors for _, errors in said), "who does not find it says so; the others do not meet it"
+    assert not any(out for out, _ in said)
 
 
 def test_without_a_driver_it_is_a_numbered_error(scratch):

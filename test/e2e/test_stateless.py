@@ -143,7 +143,7 @@ def test_it_is_no_decoder(tmp_path):
     refused(hlx, rotation_inputs(), "HLX5020: --tokens has no effect", "--tokens", 3)
     done = helix.tool("helix-run", hlx, "--inputs", tmp_path / "in.npz", check=False)
     assert done.returncode == 1 and "HLX5020: the artifact is a stateless function; give --outputs" in done.stderr
-    done = helix.tool("helix-simulate", hlx, check=False)
+    done = helix.tool("helix-simulate", hlx, "--hardware", "cpu", check=False)
     assert done.returncode == 1 and "HLX6004: the artifact has no Decode entry" in done.stderr
 
 
