@@ -21,8 +21,6 @@ namespace {
 struct MeshShape {
   uint32_t tpa, kvp;
 };
-const MeshShape kMeshes[] = {{2, 2}, {1, 3}};
-
 /// A directory with the tiny model for an emulated GPU, whose generated kernels are those of the artifact for the CPU.
 struct Emulated {
   TemporaryDirectory directory;
@@ -107,32 +105,38 @@ std::vector<std::vector<float>> decode(Session &session, const std::vector<std::
   return all;
 }
 
-/// Every mesh, with and without streams side by side; graphs are replayed with other lengths, in orders that only their
-/// edges restrict.
-TEST(CudaDevice, LogitsAreTheReferences) {
+class CudaDeviceMeshes : public testing::TestWithParam<MeshShape> {};
+
+/// With and without streams side by side; graphs are replayed with other lengths, in orders that only their edges
+/// restrict.
+TEST_P(CudaDeviceMeshes, LogitsAreTheReferences) {
   TinyModel model;
   std::vector<std::vector<int64_t>> ids = {randomIds(5, 1), randomIds(13, 2), randomIds(10, 3)};
   std::vector<std::vector<std::vector<double>>> expected;
   for (const auto &sequence : ids)
     expected.push_back(model.logits(sequence));
-  for (const MeshShape &mesh : kMeshes) {
-    std::vector<std::vector<float>> whole;
-    for (uint32_t chunks : {0, 2}) {
-      SCOPED_TRACE("tpa " + std::to_string(mesh.tpa) + ", kvp " + std::to_string(mesh.kvp) + ", chunks " +
-                   std::to_string(chunks));
-      TinyOptions options;
-      options.chunks = chunks;
-      Emulated emulated(model, mesh, options);
-      Session session(emulated.path);
-      session.load();
-      auto logits = decode(session, ids, expected, 1e-5);
-      if (chunks == 0)
-        whole = logits;
-      else
-        EXPECT_EQ(logits, whole) << "chunks change bits";
-    }
+  std::vector<std::vector<float>> whole;
+  for (uint32_t chunks : {0, 2}) {
+    SCOPED_TRACE("chunks " + std::to_string(chunks));
+    TinyOptions options;
+    options.chunks = chunks;
+    Emulated emulated(model, GetParam(), options);
+    Session session(emulated.path);
+    session.load();
+    auto logits = decode(session, ids, expected, 1e-5);
+    if (chunks == 0)
+      whole = logits;
+    else
+      EXPECT_EQ(logits, whole) << "chunks change bits";
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(, CudaDeviceMeshes,
+                         testing::Values(MeshShape{1, 1}, MeshShape{1, 2}, MeshShape{2, 1}, MeshShape{2, 2},
+                                         MeshShape{1, 3}, MeshShape{2, 4}),
+                         [](const auto &info) {
+                           return "Tpa" + std::to_string(info.param.tpa) + "Kvp" + std::to_string(info.param.kvp);
+                         });
 
 TEST(CudaDevice, NarrowTypesStayNear) {
   TinyModel model;
@@ -140,7 +144,7 @@ TEST(CudaDevice, NarrowTypesStayNear) {
   std::vector<std::vector<std::vector<double>>> expected;
   for (const auto &sequence : ids)
     expected.push_back(model.logits(sequence));
-  for (auto [dtype, tolerance] : {std::pair(artifact::DType::F16, 2e-2), std::pair(artifact::DType::BF16, 1e-1)}) {
+  for (auto [dtype, tolerance] : {std::pair(artifact::DType::F16, 1e-2), std::pair(artifact::DType::BF16, 6e-2)}) {
     TinyOptions options;
     options.weights = options.cache = dtype;
     Emulated emulated(model, {2, 2}, options);

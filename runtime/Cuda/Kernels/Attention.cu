@@ -129,15 +129,15 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
 
 } // namespace
 
-/// Grid: x blocks that share out the items.
-HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_any(AttentionArgument argument) {
-  DType dtype = argument.args.cache.dtype;
-  if (dtype == DType::F32)
-    attendAny<float>(argument);
-  else if (dtype == DType::F16)
-    attendAny<Half>(argument);
-  else
-    attendAny<BFloat>(argument);
+/// By the cache's type. Grid: x blocks that share out the items.
+HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_f32_any(AttentionArgument argument) {
+  attendAny<float>(argument);
+}
+HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_f16_any(AttentionArgument argument) {
+  attendAny<Half>(argument);
+}
+HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_bf16_any(AttentionArgument argument) {
+  attendAny<BFloat>(argument);
 }
 
 /// Combines the parts of rows that have several, in order, and writes the rows that have none. Grid: x (sequence,

@@ -27,6 +27,13 @@ const char *tensorKernel(const KvCache &cache) {
   return nullptr;
 }
 
+/// The kernel of any shape.
+const char *anyKernel(DType dtype) {
+  if (dtype == DType::F32)
+    return "helix_attention_f32_any";
+  return dtype == DType::F16 ? "helix_attention_f16_any" : "helix_attention_bf16_any";
+}
+
 } // namespace
 
 size_t attentionScratchBytes(const cpu::AttentionArgs &args) {
@@ -50,7 +57,7 @@ std::vector<Launch> launches(const AttentionArgs &args, const DeviceShape &devic
     uint64_t perMultiprocessor = std::max(1u, device.sharedBytesPerMultiprocessor / (shared + 1024));
     uint64_t blocks = std::min(items, device.multiprocessors * std::min<uint64_t>(perMultiprocessor, tensor ? 2 : 8));
     result.push_back(launchOf(tensor ? ImageId::AttentionTensor : ImageId::Attention,
-                              tensor ? tensor : "helix_attention_any", {uint32_t(blocks), 1, 1},
+                              tensor ? tensor : anyKernel(cache.dtype), {uint32_t(blocks), 1, 1},
                               {tensor ? kTensorWarps * 32 : kAnyThreads, 1, 1}, shared, argument));
   }
   uint32_t shared = (2 * argument.capacity + kFinishShares * cache.valueDim) * uint32_t(sizeof(float));

@@ -5,7 +5,9 @@
 
 namespace helix::cuda {
 
-HELIX_REGISTER(helix_attention_any)
+HELIX_REGISTER(helix_attention_f32_any)
+HELIX_REGISTER(helix_attention_f16_any)
+HELIX_REGISTER(helix_attention_bf16_any)
 HELIX_REGISTER(helix_attention_finish)
 
 } // namespace helix::cuda

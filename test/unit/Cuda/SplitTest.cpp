@@ -128,7 +128,7 @@ TEST(CudaSplit, LaunchesFitTheDevice) {
   // Pages that do not hold whole runs of 16 tokens go another way.
   AttentionArgs args{argsOf(1, 0, 1, 0)};
   args.cache.dtype = DType::BF16, args.cache.block = 8;
-  EXPECT_STREQ(launches(args, device)[0].kernel, "helix_attention_any");
+  EXPECT_STREQ(launches(args, device)[0].kernel, "helix_attention_bf16_any");
 }
 
 } // namespace
