@@ -115,7 +115,7 @@ struct HopbPass : impl::HopbBase<HopbPass> {
     double tokens = context ? context : cache.getCapacity();
     RankedTensorType stacked = site.exchange.getType().getValue();
     perf::Overlapped overlapped;
-    overlapped.work = attentionWork(cache, q[2], q[0], q[1], tokens);
+    overlapped.work = attentionWork(cache, q[2], q[0], q[1], tokens, site.attention.getWindow());
     overlapped.exchange =
         exchangeOf(perf::CollectiveKind::AllToAll, mesh, Axis::Kvp,
                    perf::allToAllBytes(stacked.getDimSize(0), 4.0 * stacked.getNumElements() / stacked.getDimSize(0)));

@@ -35,11 +35,16 @@ FailureOr<perf::Hardware> hardwareFor(Operation *op, StringRef nameOrPath) {
   return op->emitError() << error.message;
 }
 
-perf::Work attentionWork(KVType cache, int64_t heads, int64_t sequences, int64_t queryTokens, double context) {
-  double widths = cache.getKeyDim() + cache.getValueDim(), held = context / cache.getKvp();
+perf::Work attentionWork(KVType cache, int64_t heads, int64_t sequences, int64_t queryTokens, double context,
+                         std::optional<uint64_t> window) {
+  double widths = cache.getKeyDim() + cache.getValueDim();
+  // The query tokens see a window each, and together one that is longer by their number.
+  double seen = window ? std::min(context, double(*window)) : context;
+  double held = seen / cache.getKvp(),
+         read = (window ? std::min(context, seen + queryTokens - 1) : context) / cache.getKvp();
   perf::Work work;
   work.kind = perf::CommandClass::Attention;
-  work.kvBytes = held * sequences * cache.getHeads() * cache.tokenBytes();
+  work.kvBytes = read * sequences * cache.getHeads() * cache.tokenBytes();
   work.activationBytes = 4.0 * sequences * queryTokens * heads * (widths + 1);
   work.flops = 2.0 * sequences * queryTokens * held * heads * widths;
   work.dtype = dtypeOf(cache.getElement());
@@ -75,7 +80,7 @@ double secondsOf(plan::CommandOpInterface command, MeshAttr mesh, double context
   perf::Work work;
   if (auto attention = dyn_cast<plan::PartialAttentionOp>(op)) {
     work = attentionWork(attention.getCache().getType(), attention.getHeads(), attention.sequenceRange().second,
-                         attention.tokenRange().second, context);
+                         attention.tokenRange().second, context, attention.getWindow());
   } else {
     plan::Cost cost = cast<plan::CostOpInterface>(op).getCost();
     auto signature = op->getParentOfType<plan::EntryOp>().getSignature();

@@ -7,12 +7,15 @@
 
 namespace helix {
 
-/// The hardware of that name or file, for a pass that is to choose by cost; emits HLX2020 at `op`.
+/// The hardware of that name or file, for a pass that is to choose by cost; emits the error of the description (HLX6001
+/// to HLX6003) at `op`.
 mlir::FailureOr<perf::Hardware> hardwareFor(mlir::Operation *op, llvm::StringRef nameOrPath);
 
 /// Attention of `sequences` sequences over `context` tokens each, with `queryTokens` new ones, on a rank that holds its
-/// share of them; the work of the whole of `q` [batch, tokens, heads, key_dim] if these are all.
-perf::Work attentionWork(KVType cache, int64_t heads, int64_t sequences, int64_t queryTokens, double context);
+/// share of them and of which each token sees `window`, if there is one; the work of the whole of `q` [batch, tokens,
+/// heads, key_dim] if these are all.
+perf::Work attentionWork(KVType cache, int64_t heads, int64_t sequences, int64_t queryTokens, double context,
+                         std::optional<uint64_t> window);
 
 /// The collective that carries `sentBytes` from every rank along an axis.
 perf::Exchange exchangeOf(perf::CollectiveKind kind, MeshAttr mesh, Axis axis, double sentBytes);

@@ -46,13 +46,6 @@ Cost PartialAttentionOp::getCost() {
   cost.bytesPerQuery = 4.0 * getHeads() * cache.getKeyDim() * share;
   cost.bytesPerCached = double(sequenceRange().second) * cache.getHeads() * cache.tokenBytes();
   cost.flopsPerQueryCached = 2.0 * getHeads() * widths * share;
-  // Behind a window the cached tokens that count are as many as it holds, whatever the length.
-  if (std::optional<uint64_t> window = getWindow()) {
-    double tokens = double(*window) / cache.getKvp();
-    cost.bytes += cost.bytesPerCached * tokens;
-    cost.flopsPerQuery += cost.flopsPerQueryCached * tokens;
-    cost.bytesPerCached = cost.flopsPerQueryCached = 0;
-  }
   return cost;
 }
 

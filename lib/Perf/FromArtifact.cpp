@@ -1,5 +1,6 @@
 //===- FromArtifact.cpp - An entry of an artifact as a program -------------===//
 #include "lib/Perf/FromArtifact.h"
+#include "lib/Artifact/Costs.h"
 #include "lib/Artifact/Validate.h"
 
 #include <algorithm>
@@ -43,18 +44,6 @@ void fillLayers(std::vector<Command> &commands) {
     layer = it->layer = it->layer >= 0 ? it->layer : layer;
 }
 
-/// The sequences and query tokens that a command works for.
-struct Scope {
-  uint64_t sequenceBegin, sequenceCount, tokenBegin, tokenCount;
-};
-
-/// What the cost coefficients are multiplied with, for one rank.
-struct Factors {
-  double queries = 0;       ///< used query tokens
-  double cached = 0;        ///< cached tokens of the rank per sequence
-  double queriesCached = 0; ///< over query tokens, the cached tokens that each sees
-};
-
 struct Builder {
   const artifact::Artifact &artifact;
   const artifact::Entry &entry;
@@ -64,38 +53,14 @@ struct Builder {
   Program &program;
   Error &error;
   std::map<std::pair<artifact::Space, uint64_t>, size_t>
-      writers;                        ///< place in an arena → the command that wrote it last
-  std::optional<Factors> whole;       ///< of all slots and tokens
-  std::map<size_t, size_t> producers; ///< collective → the command that wrote its input
-
-  uint64_t local(uint64_t length) const {
-    return localLength(length, artifact.kv()->block(), artifact.mesh()->kvp(), kvpRank);
-  }
+      writers;                                ///< place in an arena → the command that wrote it last
+  std::optional<artifact::CostLengths> whole; ///< of commands that are not attention
+  std::map<size_t, size_t> producers;         ///< collective → the command that wrote its input
 
   /// What assumed numbers take in place of those of a layer.
   double kvScale(const artifact::KvLayer &layer) const {
     double elements = double(layer.key_dim()) + layer.value_dim();
     return assumed.kv ? elements * bytesPerElement(*assumed.kv) / double(tokenBytes(layer)) : 1;
-  }
-
-  /// Coefficients of a chunk are those of the share of the entry's slots and tokens that it covers, so sums over the
-  /// chunk are divided by that share.
-  Factors factorsOf(const Scope &scope, double share) const {
-    Factors factors;
-    for (uint64_t b = scope.sequenceBegin; b < scope.sequenceBegin + scope.sequenceCount; ++b) {
-      uint64_t begin = std::min(scope.tokenBegin, lengths.newTokens[b]);
-      uint64_t end = std::min(scope.tokenBegin + scope.tokenCount, lengths.newTokens[b]);
-      if (begin == end)
-        continue;
-      factors.queries += double(end - begin);
-      factors.cached += double(local(lengths.past[b] + end));
-      for (uint64_t t = begin; t < end; ++t)
-        factors.queriesCached += double(local(lengths.past[b] + t + 1));
-    }
-    factors.queries /= share;
-    factors.cached /= double(scope.sequenceCount);
-    factors.queriesCached /= share;
-    return factors;
   }
 
   uint32_t sizeOf(artifact::Axis axis) const {
@@ -153,29 +118,25 @@ struct Builder {
       setFraction(*command.inputs()->Get(i), double(sizes->Get(i)) / total);
   }
 
+  artifact::CostLengths lengthsOf(const artifact::Command &command) const {
+    return artifact::costLengths(artifact, entry, command, lengths.past, lengths.newTokens, kvpRank);
+  }
+
   bool workOf(const artifact::Command &command, size_t index, Work &work) {
     const artifact::Cost *cost = command.cost();
     if (!cost)
       return error.set(ErrorCode::SimulationImpossible,
                        "command " + std::to_string(index) + " of the entry has no cost; compile the model again");
-    Scope scope{0, entry.batch(), 0, entry.tokens()};
-    double share = 1;
-    if (const auto *attention = command.work_as_PartialAttention()) {
-      auto count = [](uint64_t count, uint64_t begin, uint64_t all) { return count ? count : all - begin; };
-      scope = {attention->batch_begin(), count(attention->batch_count(), attention->batch_begin(), entry.batch()),
-               attention->token_begin(), count(attention->token_count(), attention->token_begin(), entry.tokens())};
-      share = double(scope.sequenceCount) / entry.batch() * double(scope.tokenCount) / entry.tokens();
-    }
-    // Prefill sums over every token: once for all commands that have no chunk of their own.
-    if (!whole)
-      whole = factorsOf({0, entry.batch(), 0, entry.tokens()}, 1);
-    Factors factors = share == 1 ? *whole : factorsOf(scope, share);
-    double cachedBytes =
-        cost->bytes_per_cached() * factors.cached + cost->bytes_per_query_cached() * factors.queriesCached;
-    double bytes = cost->bytes() + cost->bytes_per_query() * factors.queries + cachedBytes;
-    work.flops = cost->flops() + cost->flops_per_query() * factors.queries + cost->flops_per_cached() * factors.cached +
-                 cost->flops_per_query_cached() * factors.queriesCached;
-    work.fraction = share;
+    const auto *attention = command.work_as_PartialAttention();
+    // Prefill sums over every token: once for all commands that see the same.
+    if (!attention && !whole)
+      whole = lengthsOf(command);
+    artifact::CostLengths by = attention ? lengthsOf(command) : *whole;
+    double bytes = by.bytes(*cost), cachedBytes = by.cachedBytes(*cost);
+    work.flops = by.flops(*cost);
+    if (attention)
+      work.fraction = double(artifact::batchChunk(*attention).count) / entry.batch() *
+                      artifact::tokenChunk(*attention).count / entry.tokens();
     switch (command.work_type()) {
     case artifact::Work::Linear:
     case artifact::Work::Embedding: {
@@ -207,7 +168,7 @@ struct Builder {
     }
     case artifact::Work::KvAppend: {
       const artifact::KvLayer &layer = *artifact.kv()->layers()->Get(command.inputs()->Get(4)->index());
-      double written = factors.queries * layer.heads() * double(tokenBytes(layer)) / artifact.mesh()->kvp();
+      double written = by.queries * layer.heads() * double(tokenBytes(layer)) / artifact.mesh()->kvp();
       work.kind = CommandClass::Copy;
       work.kvBytes = written * kvScale(layer);
       work.activationBytes = std::max(0.0, bytes - written);
@@ -283,7 +244,8 @@ struct Builder {
     }
     double tokens = 0;
     for (size_t b = 0; b < lengths.past.size(); ++b)
-      tokens += double(local(lengths.past[b] + lengths.newTokens[b]));
+      tokens += double(artifact::localLength(lengths.past[b] + lengths.newTokens[b], artifact.kv()->block(),
+                                             artifact.mesh()->kvp(), kvpRank));
     for (uint32_t i = 0; artifact.kv()->layers() && i < artifact.kv()->layers()->size(); ++i) {
       const artifact::KvLayer &layer = *artifact.kv()->layers()->Get(i);
       double held = assumed.kv ? (double(layer.key_dim()) + layer.value_dim()) * bytesPerElement(*assumed.kv)
@@ -311,11 +273,6 @@ struct Builder {
 };
 
 } // namespace
-
-uint64_t localLength(uint64_t length, uint32_t block, uint32_t kvp, uint32_t rank) {
-  uint64_t round = uint64_t(block) * kvp, begin = uint64_t(rank) * block, rest = length % round;
-  return length / round * block + (rest > begin ? std::min<uint64_t>(rest - begin, block) : 0);
-}
 
 bool findEntry(const artifact::Artifact &artifact, artifact::EntryKind kind, uint32_t &entry, Error &error) {
   for (entry = 0; entry < artifact.entries()->size(); ++entry)

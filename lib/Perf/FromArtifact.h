@@ -30,9 +30,6 @@ bool findEntry(const artifact::Artifact &artifact, artifact::EntryKind kind, uin
 bool uniformLengths(const artifact::Artifact &artifact, uint32_t entry, uint64_t sequences, uint64_t context,
                     Lengths &lengths, Error &error);
 
-/// Tokens of the first `length` of a sequence that a kvp rank holds, in round-robin blocks.
-uint64_t localLength(uint64_t length, uint32_t block, uint32_t kvp, uint32_t rank);
-
 /// What a rank does in a step. Costs are the artifact's coefficients at these lengths; of a command's bytes, those of
 /// matrices, embedding rows and the cache are told apart. Rank 0 holds the most of every sequence. False and
 /// SimulationImpossible if a command has no cost.

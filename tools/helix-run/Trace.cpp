@@ -1,5 +1,6 @@
 //===- Trace.cpp - Steps as a Chrome trace, runs as a report ---------------===//
 #include "Run.h"
+#include "lib/Artifact/Costs.h"
 #include "lib/Artifact/Validate.h"
 #include "runtime/Error.h"
 
@@ -17,37 +18,11 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-/// The lengths that a command's cost depends on.
-struct Lengths {
-  double queries = 0;       ///< query tokens of all sequences
-  double cached = 0;        ///< tokens of this rank per sequence
-  double queriesCached = 0; ///< sum of query tokens * tokens of this rank
-};
-
-/// Of the sequences and query tokens that a command is for. The coefficients of a chunk of attention are its share of
-/// the whole batch's; queries are counted so that their product with these is the chunk's own.
-Lengths lengthsOf(const Session &session, uint32_t rank, const artifact::Entry &entry, const artifact::Command &command,
-                  const StepTrace &step) {
-  artifact::Chunk batch{0, entry.batch()}, tokens{0, entry.tokens()};
-  if (const auto *attention = command.work_as_PartialAttention()) {
-    batch = artifact::batchChunk(*attention);
-    tokens = artifact::tokenChunk(*attention);
-  }
-  const artifact::KvLayout &kv = *session.artifact().kv();
-  Mesh mesh = meshOf(session.artifact());
-  double share = double(batch.count) / entry.batch() * tokens.count / entry.tokens();
-  Lengths lengths;
-  for (uint32_t b = batch.begin; b < batch.begin + batch.count; ++b) {
-    double queries = std::clamp(step.qLen[b] - int64_t(tokens.begin), int64_t(0), int64_t(tokens.count));
-    double cached = step.qLen[b] == 0
-                        ? 0
-                        : double(cpu::kvLocalLength(uint64_t(step.past[b]) + uint64_t(step.qLen[b]),
-                                                    mesh.coordinate(Axis::Kvp, rank), kv.block(), mesh.kvp));
-    lengths.queries += queries / share;
-    lengths.cached += cached / batch.count;
-    lengths.queriesCached += queries * cached / share;
-  }
-  return lengths;
+artifact::CostLengths lengthsOf(const Session &session, uint32_t rank, const artifact::Entry &entry,
+                                const artifact::Command &command, const StepTrace &step) {
+  std::vector<uint64_t> past(step.past.begin(), step.past.end()), newTokens(step.qLen.begin(), step.qLen.end());
+  uint32_t kvpRank = meshOf(session.artifact()).coordinate(Axis::Kvp, rank);
+  return artifact::costLengths(session.artifact(), entry, command, past, newTokens, kvpRank);
 }
 
 json commonJson(const Session &session, const RunOptions &options) {
@@ -137,11 +112,9 @@ private:
     args["command"] = index;
     args["phase"] = EnumNamePhase(it.phase());
     if (const artifact::Cost *cost = it.cost()) {
-      Lengths by = lengthsOf(session, rank, entry, it, step);
-      args["bytes"] = cost->bytes() + cost->bytes_per_query() * by.queries + cost->bytes_per_cached() * by.cached +
-                      cost->bytes_per_query_cached() * by.queriesCached;
-      args["flops"] = cost->flops() + cost->flops_per_query() * by.queries + cost->flops_per_cached() * by.cached +
-                      cost->flops_per_query_cached() * by.queriesCached;
+      artifact::CostLengths by = lengthsOf(session, rank, entry, it, step);
+      args["bytes"] = by.bytes(*cost);
+      args["flops"] = by.flops(*cost);
     }
     if (artifact::isCollective(it.work_type())) {
       Collective collective = collectiveOf(it);

@@ -1,5 +1,6 @@
 //===- FromArtifactTest.cpp - An entry of an artifact as a program ---------===//
 #include "PricedTiny.h"
+#include "lib/Artifact/Costs.h"
 #include "lib/Perf/Simulate.h"
 
 #include <algorithm>
@@ -41,7 +42,7 @@ TEST(FromArtifact, LocalLength) {
     for (uint32_t block = 1; block < 5; ++block)
       for (uint64_t length = 0; length < 60; ++length)
         for (uint32_t rank = 0; rank < kvp; ++rank)
-          EXPECT_EQ(localLength(length, block, kvp, rank), owned(length, block, kvp, rank));
+          EXPECT_EQ(artifact::localLength(length, block, kvp, rank), owned(length, block, kvp, rank));
 }
 
 TEST(FromArtifact, RaggedAttentionOfEachRank) {
@@ -60,6 +61,45 @@ TEST(FromArtifact, RaggedAttentionOfEachRank) {
     EXPECT_EQ(program.sequences, 3U);
     EXPECT_DOUBLE_EQ(program.kvBytes, tokens * 2 * 2 * 4 * 4 * 2); // two layers
   }
+}
+
+/// Cached tokens behind the window are neither read nor computed with; what is read is priced as the cache's type.
+TEST(FromArtifact, AWindowHidesWhatIsBehindIt) {
+  TinyOptions options{.kvp = 3, .slots = 2};
+  artifact::ArtifactT table = tinyArtifact(TinyModel(), options);
+  setCosts(table);
+  for (auto &entry : table.entries)
+    for (auto &command : entry->commands)
+      if (auto *attention = command->work.AsPartialAttention())
+        attention->window = 10;
+  TemporaryDirectory directory;
+  Error error;
+  ASSERT_TRUE(artifact::writeArtifact(table, directory.file("t.hlx"), error)) << error.message;
+  artifact::LoadedArtifact artifact = artifact::readArtifact(directory.file("t.hlx"), error);
+  ASSERT_TRUE(artifact) << error.message;
+  // One token of each sequence, then a chunk of five tokens of one and none of the other.
+  for (const auto &[entry, lengths] : {std::pair(0U, Lengths{{33, 4}, {1, 1}}), {1U, Lengths{{20, 9}, {5, 0}}}})
+    for (uint32_t rank = 0; rank < 3; ++rank) {
+      double read = 0, scores = 0; // by the definition: position p sees those in (p - 10, p]
+      for (size_t b = 0; b < 2; ++b)
+        for (uint64_t key = 0; key < lengths.past[b] + lengths.newTokens[b]; ++key) {
+          bool isOwn = key / 4 % 3 == rank, isRead = false;
+          for (uint64_t p = lengths.past[b]; isOwn && p < lengths.past[b] + lengths.newTokens[b]; ++p)
+            if (key <= p && key + 10 > p) {
+              isRead = true;
+              ++scores;
+            }
+          read += isRead;
+        }
+      Program program, narrow;
+      ASSERT_TRUE(programOf(*artifact, entry, lengths, {}, rank, program, error)) << error.message;
+      ASSERT_TRUE(programOf(*artifact, entry, lengths, {.weights = {}, .kv = DType::Fp8}, rank, narrow, error))
+          << error.message;
+      Work work = worksOf(program, "PartialAttention")[0];
+      EXPECT_DOUBLE_EQ(work.kvBytes, read * 2 * 2 * 4 * 4);
+      EXPECT_DOUBLE_EQ(work.flops, scores * 4 * 4 * 4);
+      EXPECT_DOUBLE_EQ(worksOf(narrow, "PartialAttention")[0].kvBytes, work.kvBytes / 4);
+    }
 }
 
 TEST(FromArtifact, ChunksAddUpToTheWhole) {
