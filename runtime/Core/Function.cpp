@@ -2,6 +2,7 @@
 #include "runtime/Core/Function.h"
 #include "lib/Artifact/Validate.h"
 #include "runtime/Comm/Inproc.h"
+#include "runtime/Core/Layout.h"
 #include "runtime/Cpu/Convert.h"
 
 #include <algorithm>
@@ -13,16 +14,8 @@
 namespace helix {
 namespace {
 
-artifact::LoadedArtifact readOrThrow(const std::string &path) {
-  artifact::Error error;
-  artifact::LoadedArtifact file = artifact::readArtifact(path, error);
-  if (!file)
-    throw Error::fromMessage(error.code, error.message);
-  return file;
-}
-
 artifact::LoadedArtifact readStateless(const std::string &path) {
-  artifact::LoadedArtifact file = readOrThrow(path);
+  artifact::LoadedArtifact file = openArtifact(path);
   if (!artifact::isStateless(*file))
     throw Error(ErrorCode::EntryMissing, "the artifact is a decoder, not a stateless function");
   return file;
@@ -38,7 +31,7 @@ template <typename Convert> bool withFloats(const artifact::Port &port, const Co
 
 } // namespace
 
-bool isStatelessArtifact(const std::string &path) { return artifact::isStateless(*readOrThrow(path)); }
+bool isStatelessArtifact(const std::string &path) { return artifact::isStateless(*openArtifact(path)); }
 
 Function::Function(const std::string &path, const FunctionOptions &options)
     : file(readStateless(path)), layout(layOut(*file)), images(*file) {

@@ -118,6 +118,14 @@ Collective collectiveOf(const artifact::Command &command) {
   return {Collective::Kind::AllReduce, static_cast<Axis>(work.axis()), send, receive, work.elements()};
 }
 
+artifact::LoadedArtifact openArtifact(const std::string &path) {
+  artifact::Error error;
+  artifact::LoadedArtifact file = artifact::readArtifact(path, error);
+  if (!file)
+    throw Error::fromMessage(error.code, error.message);
+  return file;
+}
+
 RankLayout layOut(const artifact::Artifact &artifact) {
   RankLayout layout;
   Mesh mesh = meshOf(artifact);

@@ -9,6 +9,7 @@
 #include "runtime/Cpu/Weights.h"
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace helix {
@@ -42,6 +43,9 @@ struct RankLayout {
 
   MemoryNeeds needs(unsigned threads) const;
 };
+
+/// Reads and verifies an artifact. Throws what the reader says of one that it refuses.
+artifact::LoadedArtifact openArtifact(const std::string &path);
 
 /// Throws MemoryExhausted if no address space could hold it.
 RankLayout layOut(const artifact::Artifact &artifact);

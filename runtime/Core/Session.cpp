@@ -9,11 +9,8 @@
 namespace helix {
 namespace {
 
-artifact::LoadedArtifact readOrThrow(const std::string &path) {
-  artifact::Error error;
-  artifact::LoadedArtifact file = artifact::readArtifact(path, error);
-  if (!file)
-    throw Error::fromMessage(error.code, error.message);
+artifact::LoadedArtifact openDecoder(const std::string &path) {
+  artifact::LoadedArtifact file = openArtifact(path);
   if (artifact::isStateless(*file))
     throw Error(ErrorCode::EntryMissing, "the artifact is a stateless function, which has nothing to decode with; run "
                                          "it with --inputs and --outputs");
@@ -25,7 +22,7 @@ std::string slotName(uint32_t slot) { return "slot " + std::to_string(slot); }
 } // namespace
 
 Session::Session(const std::string &path, const SessionOptions &options)
-    : file(readOrThrow(path)), settings(options), mesh(meshOf(*file)), ranksDevice(makeDevice(*file, options)) {
+    : file(openDecoder(path)), settings(options), mesh(meshOf(*file)), ranksDevice(makeDevice(*file, options)) {
   if (settings.weightsRoot.empty())
     settings.weightsRoot = std::filesystem::path(path).parent_path().string();
   uint32_t slots = file->kv()->slots();

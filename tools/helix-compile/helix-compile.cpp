@@ -4,6 +4,7 @@
 #include "lib/Import/HuggingFace/HuggingFace.h"
 #include "lib/Translate/PlanToHlx.h"
 #include "passes/Passes.h"
+#include "tools/Dtypes.h"
 #include "tools/helix-compile/Bisect.h"
 #include "tools/helix-compile/DumpStages.h"
 
@@ -22,19 +23,6 @@ namespace {
 namespace cl = llvm::cl;
 
 cl::OptionCategory category("Options of helix-compile");
-
-auto dtypes() {
-  using helix::Dtype;
-  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
-                    clEnumValN(Dtype::BF16, "bf16", ""));
-}
-
-auto kvDtypes() {
-  using helix::Dtype;
-  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
-                    clEnumValN(Dtype::BF16, "bf16", ""), clEnumValN(Dtype::I8, "int8", ""),
-                    clEnumValN(Dtype::F8E4M3, "fp8-e4m3", ""));
-}
 
 struct Options {
   cl::opt<std::string> input{cl::Positional, cl::desc("<model.onnx, or directory of a Hugging Face checkpoint>"),
@@ -73,9 +61,10 @@ struct Options {
   cl::opt<int64_t> block{"block", cl::init(16), cl::cat(category),
                          cl::desc("Tokens that one rank takes before the next does (default 16)")};
 
-  cl::opt<helix::Dtype> weightDtype{"weight-dtype", dtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
+  cl::opt<helix::Dtype> weightDtype{"weight-dtype", helix::weightDtypes(), cl::init(helix::Dtype::F32),
+                                    cl::cat(category),
                                     cl::desc("Element type of products' weights and the embedding (default f32):")};
-  cl::opt<helix::Dtype> kvDtype{"kv-dtype", kvDtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
+  cl::opt<helix::Dtype> kvDtype{"kv-dtype", helix::kvDtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
                                 cl::desc("Element type of the KV caches (default f32):")};
   cl::opt<double> kvScale{"kv-scale", cl::init(0), cl::value_desc("S"), cl::cat(category),
                           cl::desc("One scale for all keys and values of int8 and fp8-e4m3 caches (default: each token "

@@ -2,6 +2,7 @@
 #include "dialects/Helix/Helix.h"
 #include "helix/Errors.h"
 #include "lib/Import/HuggingFace/HuggingFace.h"
+#include "tools/Dtypes.h"
 #include "tools/helix-translate/Modes.h"
 
 #include "mlir/IR/Diagnostics.h"
@@ -30,21 +31,9 @@ cl::opt<bool> allLogits("all-logits", category(),
                         cl::desc("Let the prefill entry return the logits of all its tokens"));
 cl::opt<int64_t> block("block", cl::desc("Tokens in a block of the KV cache"), cl::init(16), category());
 
-auto dtypes() {
-  using helix::Dtype;
-  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
-                    clEnumValN(Dtype::BF16, "bf16", ""));
-}
-
-auto kvDtypes() {
-  using helix::Dtype;
-  return cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),
-                    clEnumValN(Dtype::BF16, "bf16", ""), clEnumValN(Dtype::I8, "int8", ""),
-                    clEnumValN(Dtype::F8E4M3, "fp8-e4m3", ""));
-}
 cl::opt<helix::Dtype> weightDtype("weight-dtype", cl::desc("Element type of linear weights and the embedding table:"),
-                                  dtypes(), cl::init(helix::Dtype::F32), category());
-cl::opt<helix::Dtype> kvDtype("kv-dtype", cl::desc("Element type of the KV caches:"), kvDtypes(),
+                                  helix::weightDtypes(), cl::init(helix::Dtype::F32), category());
+cl::opt<helix::Dtype> kvDtype("kv-dtype", cl::desc("Element type of the KV caches:"), helix::kvDtypes(),
                               cl::init(helix::Dtype::F32), category());
 cl::opt<double> kvScale("kv-scale", cl::init(0), cl::value_desc("S"), category(),
                         cl::desc("One scale for all keys and values of int8 and fp8-e4m3 caches (default: each token "

@@ -1,23 +1,19 @@
 //===- Object.cpp - From the LLVM dialect to a shared object ---------------===//
 #include "lib/Codegen/Cpu/Cpu.h"
+#include "lib/Codegen/Native.h"
 
 #include "helix/Errors.h"
 
 #include "lld/Common/Driver.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/ADT/SetVector.h"
-#include "llvm/Analysis/TargetLibraryInfo.h"
-#include "llvm/IR/LegacyPassManager.h"
-#include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FileUtilities.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/TargetSelect.h"
-#include "llvm/Target/TargetMachine.h"
 
 LLD_HAS_DRIVER(elf)
 
@@ -53,24 +49,6 @@ std::unique_ptr<llvm::TargetMachine> targetMachine(ModuleOp module, StringRef fe
   }
   return std::unique_ptr<llvm::TargetMachine>(target->createTargetMachine(
       triple, features, "", llvm::TargetOptions(), llvm::Reloc::PIC_, std::nullopt, llvm::CodeGenOptLevel::Aggressive));
-}
-
-void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager lam;
-  llvm::FunctionAnalysisManager fam;
-  llvm::CGSCCAnalysisManager cgam;
-  llvm::ModuleAnalysisManager mam;
-  llvm::PassBuilder builder(&machine);
-  // There is no library to call: a loop that copies must not become memcpy.
-  llvm::TargetLibraryInfoImpl library(machine.getTargetTriple());
-  library.disableAllFunctions();
-  fam.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
-  builder.registerModuleAnalyses(mam);
-  builder.registerCGSCCAnalyses(cgam);
-  builder.registerFunctionAnalyses(fam);
-  builder.registerLoopAnalyses(lam);
-  builder.crossRegisterProxies(lam, fam, cgam, mam);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(module, mam);
 }
 
 /// lld sets all command-line options of the process back to their defaults, as if it were alone in it. While this lives
@@ -155,17 +133,12 @@ FailureOr<std::string> emitSharedObject(ModuleOp module, const CpuOptions &optio
   code->setDataLayout(machine->createDataLayout());
   for (llvm::Function &function : *code)
     function.addFnAttr(llvm::Attribute::NoUnwind); // no unwinding tables
-  optimize(*code, *machine);
-
-  SmallString<0> object;
-  llvm::raw_svector_ostream stream(object);
-  llvm::legacy::PassManager emit;
-  if (machine->addPassesToEmitFile(emit, stream, nullptr, llvm::CodeGenFileType::ObjectFile)) {
+  std::optional<SmallString<0>> object = emitNative(*code, *machine, llvm::CodeGenFileType::ObjectFile);
+  if (!object) {
     codegenError(module) << "the target emits no object files";
     return failure();
   }
-  emit.run(*code);
-  return link(module, object);
+  return link(module, *object);
 }
 
 } // namespace helix::codegen

@@ -12,6 +12,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/IndexingUtils.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
@@ -29,13 +30,6 @@ struct Buffer {
   Value memory;
   SmallVector<int64_t> strides;
 };
-
-SmallVector<int64_t> rowMajor(ArrayRef<int64_t> shape) {
-  SmallVector<int64_t> strides(shape.size(), 1);
-  for (int64_t d = static_cast<int64_t>(shape.size()) - 2; d >= 0; --d)
-    strides[d] = strides[d + 1] * shape[d + 1];
-  return strides;
-}
 
 struct Emitter {
   func::FuncOp kernel;
@@ -359,7 +353,7 @@ struct Emitter {
     for (auto next : kernel.getBody().front().getOps<linalg::GenericOp>()) {
       for (Value result : next.getResults()) {
         auto type = cast<RankedTensorType>(result.getType());
-        SmallVector<int64_t> strides = rowMajor(type.getShape());
+        SmallVector<int64_t> strides = computeSuffixProduct(type.getShape());
         auto returned = llvm::find(terminator->getOperands(), result);
         if (returned != terminator->getOperands().end()) {
           buffers[result] = {results[std::distance(terminator->getOperands().begin(), returned)], strides};
@@ -404,7 +398,7 @@ struct Emitter {
     int64_t position = 0;
     for (BlockArgument argument : kernel.getArguments())
       buffers[argument] = {buffer(position++, argument.getType()),
-                           rowMajor(cast<RankedTensorType>(argument.getType()).getShape())};
+                           computeSuffixProduct(cast<RankedTensorType>(argument.getType()).getShape())};
     SmallVector<Value> results;
     for (Type type : kernel.getResultTypes())
       results.push_back(buffer(position++, type));

@@ -1,17 +1,13 @@
 //===- Ptx.cpp - From the LLVM dialect to PTX ------------------------------===//
 #include "lib/Codegen/Cuda/Cuda.h"
+#include "lib/Codegen/Native.h"
 
 #include "helix-c/kernel.h"
 #include "helix/Errors.h"
 
 #include "mlir/Target/LLVMIR/Export.h"
-#include "llvm/Analysis/TargetLibraryInfo.h"
-#include "llvm/IR/LegacyPassManager.h"
-#include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
-#include "llvm/Target/TargetMachine.h"
 
 using namespace mlir;
 
@@ -42,24 +38,6 @@ std::unique_ptr<llvm::TargetMachine> targetMachine(ModuleOp module, StringRef ar
       triple, arch, "", llvm::TargetOptions(), std::nullopt, std::nullopt, llvm::CodeGenOptLevel::Aggressive));
 }
 
-void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager lam;
-  llvm::FunctionAnalysisManager fam;
-  llvm::CGSCCAnalysisManager cgam;
-  llvm::ModuleAnalysisManager mam;
-  llvm::PassBuilder builder(&machine);
-  // There is no library to call.
-  llvm::TargetLibraryInfoImpl library(machine.getTargetTriple());
-  library.disableAllFunctions();
-  fam.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
-  builder.registerModuleAnalyses(mam);
-  builder.registerCGSCCAnalyses(cgam);
-  builder.registerFunctionAnalyses(fam);
-  builder.registerLoopAnalyses(lam);
-  builder.crossRegisterProxies(lam, fam, cgam, mam);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(module, mam);
-}
-
 } // namespace
 
 FailureOr<std::string> emitPtx(ModuleOp module, StringRef arch, ArrayRef<std::string> kernels) {
@@ -79,23 +57,18 @@ FailureOr<std::string> emitPtx(ModuleOp module, StringRef arch, ArrayRef<std::st
     kernel->setCallingConv(llvm::CallingConv::PTX_Kernel);
     kernel->addFnAttr("nvvm.reqntid", std::to_string(HELIX_CUDA_THREADS));
   }
-  optimize(*code, *machine);
-
-  SmallString<0> text;
-  llvm::raw_svector_ostream stream(text);
-  llvm::legacy::PassManager emit;
-  if (machine->addPassesToEmitFile(emit, stream, nullptr, llvm::CodeGenFileType::AssemblyFile)) {
+  std::optional<SmallString<0>> text = emitNative(*code, *machine, llvm::CodeGenFileType::AssemblyFile);
+  if (!text) {
     codegenError(module) << "the target emits no text";
     return failure();
   }
-  emit.run(*code);
   // A module that calls what nobody defines fails only when it is loaded.
-  if (size_t at = text.str().find(".extern"); at != StringRef::npos) {
+  if (size_t at = text->str().find(".extern"); at != StringRef::npos) {
     codegenError(module) << "it would call what no one defines: "
-                         << text.str().substr(at).take_until([](char c) { return c == '\n'; });
+                         << text->str().substr(at).take_until([](char c) { return c == '\n'; });
     return failure();
   }
-  return text.str().str();
+  return text->str().str();
 }
 
 } // namespace helix::codegen

@@ -11,6 +11,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/IndexingUtils.h"
 
 using namespace mlir;
 
@@ -31,13 +32,6 @@ struct Buffer {
   Type element;
   SmallVector<int64_t> strides;
 };
-
-SmallVector<int64_t> rowMajor(ArrayRef<int64_t> shape) {
-  SmallVector<int64_t> strides(shape.size(), 1);
-  for (int64_t d = static_cast<int64_t>(shape.size()) - 2; d >= 0; --d)
-    strides[d] = strides[d + 1] * shape[d + 1];
-  return strides;
-}
 
 int64_t elementsOfRow(ArrayRef<int64_t> shape) { return llvm::product_of(shape.drop_front(kInner)); }
 
@@ -386,7 +380,7 @@ struct Emitter {
     for (linalg::GenericOp next : generics())
       for (Value result : next.getResults()) {
         auto type = cast<RankedTensorType>(result.getType());
-        SmallVector<int64_t> strides = rowMajor(type.getShape());
+        SmallVector<int64_t> strides = computeSuffixProduct(type.getShape());
         auto returned = llvm::find(terminator->getOperands(), result);
         if (returned != terminator->getOperands().end()) {
           Value pointer = results[std::distance(terminator->getOperands().begin(), returned)];
@@ -428,7 +422,8 @@ struct Emitter {
     int64_t position = 0;
     for (BlockArgument argument : kernel.getArguments()) {
       auto type = cast<RankedTensorType>(argument.getType());
-      buffers[argument] = {entry->getArgument(position++), type.getElementType(), rowMajor(type.getShape())};
+      buffers[argument] = {entry->getArgument(position++), type.getElementType(),
+                           computeSuffixProduct(type.getShape())};
     }
     if (failed(assignBuffers(llvm::to_vector_of<Value>(entry->getArguments().drop_front(position)))))
       return failure();

@@ -211,14 +211,8 @@ LogicalResult importOnCaches(Entry &entry, const onnx::NodeProto &node) {
     return defineCached(entry, node, std::move(cached));
   }
   if (op == "Cast" || op == "CastLike") {
-    int64_t to = op == "Cast" ? attributes.required("to") : int64_t(onnx::TensorProto::FLOAT);
-    attributes.ignore("saturate");
-    attributes.ignore("round_mode");
-    if (failed(attributes.finish()))
+    if (failed(op == "Cast" ? takeFloatCast(entry, node, attributes) : attributes.finish()))
       return failure();
-    if (to != onnx::TensorProto::FLOAT && !(entry.half && to == onnx::TensorProto::FLOAT16))
-      return nodeError(entry.context, node, ErrorCode::TypeUnsupported)
-             << "casts to " << typeText(to) << ", which would change the values; export the model in float32";
     return defineCached(entry, node, std::move(cached));
   }
   if (op == "Transpose") {

@@ -257,8 +257,7 @@ LogicalResult importCast(Entry &entry, const onnx::NodeProto &node) {
     break;
   }
   if (!fine)
-    return nodeError(entry.context, node, ErrorCode::TypeUnsupported)
-           << "casts to " << typeText(to) << ", which would change the values; export the model in float32";
+    return castError(entry, node, to);
   define(entry, node, 0, GraphValue(*value));
   return success();
 }

@@ -1,5 +1,6 @@
 //===- Entry.cpp - One function being imported: values, weights, operands --===//
 #include "lib/Import/Onnx/Entry.h"
+#include "lib/Import/Onnx/Attributes.h"
 
 #include "llvm/Support/Endian.h"
 
@@ -392,6 +393,22 @@ void defineView(Entry &entry, const onnx::NodeProto &node, int index, View view)
 
 void defineInts(Entry &entry, const onnx::NodeProto &node, int index, IntTensor ints) {
   define(entry, node, index, {.kind = GraphValue::Kind::Ints, .ints = std::move(ints)});
+}
+
+LogicalResult castError(Entry &entry, const onnx::NodeProto &node, int64_t to) {
+  return nodeError(entry.context, node, ErrorCode::TypeUnsupported)
+         << "casts to " << typeText(to) << ", which would change the values; export the model in float32";
+}
+
+LogicalResult takeFloatCast(Entry &entry, const onnx::NodeProto &node, Attributes &attributes) {
+  int64_t to = attributes.required("to");
+  attributes.ignore("saturate");
+  attributes.ignore("round_mode");
+  if (failed(attributes.finish()))
+    return failure();
+  if (to != onnx::TensorProto::FLOAT && !(entry.half && to == onnx::TensorProto::FLOAT16))
+    return castError(entry, node, to);
+  return success();
 }
 
 LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int index) {

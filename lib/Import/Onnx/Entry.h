@@ -37,6 +37,7 @@ struct Table {
   std::optional<int64_t> positions = {};
 };
 
+class Attributes;
 struct Cached;
 struct HeadBias;
 struct Mix;
@@ -210,6 +211,13 @@ void define(Entry &entry, const onnx::NodeProto &node, int index, GraphValue val
 void defineTensor(Entry &entry, const onnx::NodeProto &node, int index, mlir::Value value);
 void defineView(Entry &entry, const onnx::NodeProto &node, int index, View view);
 void defineInts(Entry &entry, const onnx::NodeProto &node, int index, IntTensor ints);
+
+/// An error that the node casts to an element type in which values could differ.
+mlir::LogicalResult castError(Entry &entry, const onnx::NodeProto &node, int64_t to);
+
+/// Takes the attributes of a Cast of floats. An error unless it is to f32, or to f16 in a model of half precision,
+/// which is computed in f32.
+mlir::LogicalResult takeFloatCast(Entry &entry, const onnx::NodeProto &node, Attributes &attributes);
 
 /// An error if the node has a result `index` with a name.
 mlir::LogicalResult refuseResult(Entry &entry, const onnx::NodeProto &node, int index);

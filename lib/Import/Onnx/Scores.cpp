@@ -206,14 +206,8 @@ LogicalResult importOnScores(Entry &entry, const onnx::NodeProto &node) {
     return importValues(entry, node, std::move(scores));
   Attributes attributes(entry.context, node);
   if (op == "Cast") {
-    int64_t to = attributes.required("to");
-    attributes.ignore("saturate");
-    attributes.ignore("round_mode");
-    if (failed(attributes.finish()))
+    if (failed(takeFloatCast(entry, node, attributes)))
       return failure();
-    if (to != onnx::TensorProto::FLOAT && !(entry.half && to == onnx::TensorProto::FLOAT16))
-      return nodeError(entry.context, node, ErrorCode::TypeUnsupported)
-             << "casts to " << typeText(to) << ", which would change the values; export the model in float32";
     return defineScores(entry, node, std::move(scores));
   }
   if (failed(attributes.finish()))

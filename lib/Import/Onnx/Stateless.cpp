@@ -11,19 +11,6 @@ using namespace mlir;
 namespace helix::onnximport {
 namespace {
 
-Type floatOf(MLIRContext *context, int32_t type) {
-  switch (type) {
-  case onnx::TensorProto::FLOAT:
-    return Float32Type::get(context);
-  case onnx::TensorProto::FLOAT16:
-    return Float16Type::get(context);
-  case onnx::TensorProto::BFLOAT16:
-    return BFloat16Type::get(context);
-  default:
-    return {};
-  }
-}
-
 /// The fixed shape of an input, of at most 2^31 elements and 8 dimensions.
 FailureOr<SmallVector<int64_t>> shapeOf(Entry &entry, const onnx::ValueInfoProto &input) {
   const onnx::TypeProto::Tensor &tensor = input.type().tensor_type();
@@ -46,7 +33,7 @@ FailureOr<SmallVector<int64_t>> shapeOf(Entry &entry, const onnx::ValueInfoProto
 /// Makes an argument of the graph's input.
 LogicalResult bindInput(Entry &entry, func::FuncOp function, const onnx::ValueInfoProto &input) {
   int32_t type = input.type().tensor_type().elem_type();
-  Type element = floatOf(entry.context, type);
+  Type element = floatType(entry.context, type);
   bool isFloat = bool(element);
   if (type == onnx::TensorProto::INT64)
     element = entry.builder.getI64Type();
@@ -82,7 +69,7 @@ LogicalResult takeOutputs(Entry &entry, SmallVectorImpl<Value> &results, SmallVe
   for (const onnx::ValueInfoProto &output : entry.state.model.graph().output()) {
     GraphValue value = entry.values.lookup(output.name());
     const onnx::TypeProto::Tensor &tensor = output.type().tensor_type();
-    Type element = floatOf(entry.context, tensor.elem_type());
+    Type element = floatType(entry.context, tensor.elem_type());
     if (value.kind != GraphValue::Kind::Tensor || !value.value || !element)
       return modelError(entry.context, ErrorCode::StatelessType)
              << "output " << quoted(output.name())

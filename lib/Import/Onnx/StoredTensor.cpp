@@ -210,8 +210,8 @@ LogicalResult checkExternal(MLIRContext *context, StoredTensor &stored, const Di
 
 } // namespace
 
-Type StoredTensor::floatType(MLIRContext *context) const {
-  switch (proto->data_type()) {
+Type floatType(MLIRContext *context, int32_t type) {
+  switch (type) {
   case onnx::TensorProto::FLOAT:
     return Float32Type::get(context);
   case onnx::TensorProto::FLOAT16:

@@ -18,6 +18,9 @@ struct Directories {
   std::string weightsRoot; ///< empty if none was given
 };
 
+/// The type of ONNX's FLOAT, FLOAT16 or BFLOAT16; null for others.
+mlir::Type floatType(mlir::MLIRContext *context, int32_t type);
+
 /// A tensor of known shape and type, with its bytes in the protobuf or in a file.
 struct StoredTensor {
   const onnx::TensorProto *proto = nullptr;
@@ -45,7 +48,7 @@ struct StoredTensor {
   }
   bool isBool() const { return proto->data_type() == onnx::TensorProto::BOOL; }
   /// f32, f16 or bf16; null for other types.
-  mlir::Type floatType(mlir::MLIRContext *context) const;
+  mlir::Type floatType(mlir::MLIRContext *context) const { return onnximport::floatType(context, proto->data_type()); }
 };
 
 /// Checks a tensor's type, shape and data, and that external data lies where it may and is as long as it must be.

@@ -123,8 +123,7 @@ LogicalResult parse(Entry &entry, const onnx::NodeProto &node, Parsed &parsed) {
     if (failed(attributes.finish()))
       return failure();
     if (!parsed.type)
-      return nodeError(entry.context, node, ErrorCode::TypeUnsupported)
-             << "casts to " << typeText(to) << ", which would change the values; export the model in float32";
+      return castError(entry, node, to);
   } else if (op == "Concat" || op == "Gather") {
     parsed.numbers = {op == "Concat" ? attributes.required("axis") : attributes.integer("axis", 0)};
   } else if (op == "Flatten") {
