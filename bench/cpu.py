@@ -18,12 +18,8 @@ threads. Models have the shapes of Llama-3.2-1B and random weights, f32 in the f
 exits with 1 if a target is missed. With LLAMA_BENCH=path it also runs that program and prints what it says.
 """
 
-import argparse
-import datetime
 import json
 import os
-import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,9 +27,9 @@ import time
 
 import numpy as np
 
+import harness
 import model as shapes
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONTEXT, LONG, PROMPT, PAIRS = 8192, 65536, 2048, 20
 LLAMA = shapes.MODELS["llama-3.2-1b"]
 SMALL = {"layers": 2, "hidden": 512, "ffn": 2048, "heads": 8, "kv_heads": 2, "head_dim": 64, "vocab": 4096}
@@ -107,13 +103,13 @@ class Runtime:
         return run
 
 
-class Bench:
+class Bench(harness.Bench):
     def __init__(self, binaries, scratch, threads):
-        self.binaries, self.scratch, self.threads, self.results = binaries, scratch, threads, []
+        super().__init__(binaries, scratch)
+        self.threads = threads
 
     def record(self, name, value, unit, target=None, better="higher"):
-        met = None if target is None else bool(value <= target if better == "lower" else value >= target)
-        self.results.append({"name": name, "value": value, "unit": unit, "target": target, "better": better, "met": met})
+        met = self.add(name, value, unit, target, better)["met"]
         verdict = "" if target is None else f"{'<=' if better == 'lower' else '>='} {target:g}  {'met' if met else 'MISSED'}"
         print(f"{name:<52}{value:>9.3f} {unit:<5}{verdict}", flush=True)
 
@@ -220,17 +216,15 @@ def small(bench, count):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin", help="directory of the tools")
-    parser.add_argument("-o", type=pathlib.Path, default=ROOT / "build/bench/cpu.json", help="JSON file to write")
+    parser = harness.parser(__doc__, "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of everything (default: all cores)")
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"turns of each comparison (default {PAIRS})")
     parser.add_argument("--parts", default="kernels,steps,ranks,small", help="what to measure (default: %(default)s)")
     parser.add_argument("--rows", default="", help="of the steps only those whose dtype-batch-context starts so")
     options = parser.parse_args()
-    scratch = ROOT / "build/bench/models"
+    scratch = harness.ROOT / "build/bench/models"
     scratch.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.bin.resolve(), scratch, options.threads)
+    bench = Bench(options.bin, scratch, options.threads)
     parts = options.parts.split(",")
     if "kernels" in parts:
         kernels(bench, options.pairs)
@@ -244,13 +238,10 @@ def main():
         ranks(bench, options.pairs)
     if "small" in parts:
         small(bench, 5000 if options.pairs >= PAIRS else 200)
-    options.o.parent.mkdir(parents=True, exist_ok=True)
-    options.o.write_text(json.dumps({"machine": platform.machine(), "date": datetime.date.today().isoformat(),
-                                     "results": bench.results}, indent=1) + "\n")
-    print(f"written to {options.o}")
+    status = bench.write(options.o)
     if llama := os.environ.get("LLAMA_BENCH"):
         subprocess.run([llama, "-t", str(options.threads)], check=False)
-    return 0 if all(result["met"] is not False for result in bench.results) else 1
+    return status
 
 
 if __name__ == "__main__":

@@ -11,21 +11,16 @@ that their error says less about the type than about this rounding. Products wit
 Prints a table and writes build/bench/dtypes.json.
 """
 
-import argparse
-import datetime
 import json
-import pathlib
-import platform
-import subprocess
 import sys
 import tempfile
 
+import harness
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-MODELS = ROOT / "test/models"
+MODELS = harness.ROOT / "test/models"
 FIXTURE, TOKENS, BLOCK = "llama-tiny", 96, 32
 KV = [("f32", []), ("f16", []), ("bf16", []), ("int8", []), ("fp8-e4m3", []), ("int8", ["--kv-scale", "0.0625"]),
       ("fp8-e4m3", ["--kv-scale", "1"])]
@@ -64,18 +59,12 @@ def quantise(source, out, bits):
     return out
 
 
-class Bench:
+class Bench(harness.Bench):
     def __init__(self, binaries, scratch):
-        self.binaries, self.scratch, self.results = binaries, scratch, []
+        super().__init__(binaries, scratch)
         ids = np.random.default_rng(0).integers(0, json.loads((MODELS / "fixtures.json").read_text())[FIXTURE]["vocab"], TOKENS)
-        self.prompts = scratch / "prompts.jsonl"
+        self.prompts = self.scratch / "prompts.jsonl"
         self.prompts.write_text(json.dumps({"ids": [int(i) for i in ids]}) + "\n")
-
-    def tool(self, name, *arguments):
-        done = subprocess.run([self.binaries / name, *map(str, arguments)], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{name} {' '.join(map(str, arguments))}\n{done.stderr}")
-        return done.stdout
 
     def measure(self, model, *flags):
         """Logits, bytes of a rank's weights, and of its cache per token and layer."""
@@ -93,14 +82,11 @@ class Bench:
     def record(self, kind, name, bytes_name, held, error):
         print(f"{kind:<8}{name:<34}{held:>10.2f}{error:>12.1e}")
         for what, value, unit in ((bytes_name, held, "bytes"), ("error", error, "")):
-            self.results.append({"name": f"{what}/{name}/{kind} of {FIXTURE}", "value": value, "unit": unit,
-                                 "target": None, "better": "lower", "met": None})
+            self.add(f"{what}/{name}/{kind} of {FIXTURE}", value, unit)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin", help="directory of the tools")
-    parser.add_argument("-o", type=pathlib.Path, default=ROOT / "build/bench/dtypes.json", help="JSON file to write")
+    parser = harness.parser(__doc__, "dtypes")
     options = parser.parse_args()
     model = MODELS / FIXTURE / "model.onnx"
     matrices = [t for t in onnx.load(model, load_external_data=False).graph.initializer if len(t.dims) == 2]
@@ -108,7 +94,7 @@ def main():
     # In products: all matrices but the table and those of the rotary embedding.
     elements = sum(t.dims[0] * t.dims[1] for t in matrices if t is not embedding and "cache" not in t.name)
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(options.bin.resolve(), pathlib.Path(scratch))
+        bench = Bench(options.bin, scratch)
         plain, whole, _ = bench.measure(model)
         error = lambda logits: np.abs(logits - plain).max() / np.abs(plain).max()  # noqa: E731
         print(f"{'':<8}{'type':<34}{'bytes':>10}{'error':>12}")
@@ -118,16 +104,14 @@ def main():
             bench.record("cache", name, "bytes_per_token_layer", held, error(logits))
         for dtype in ("f32", "f16", "bf16"):
             logits, weights, _ = bench.measure(model, "--weight-dtype", dtype)
-            bench.record("weights", dtype, "bytes_per_element", {"f32": 4, "f16": 2, "bf16": 2}[dtype], error(logits))
+            # The table is of that type, too.
+            held = 4 - (whole - weights) / (elements + embedding.dims[0] * embedding.dims[1])
+            bench.record("weights", dtype, "bytes_per_element", held, error(logits))
         for bits in (8, 4, 2):
             logits, weights, _ = bench.measure(quantise(model, bench.scratch / f"{bits}.onnx", bits))
             held = 4 - (whole - weights) / elements
             bench.record("weights", f"{bits} bits, blocks of {BLOCK}", "bytes_per_element", held, error(logits))
-    options.o.parent.mkdir(parents=True, exist_ok=True)
-    options.o.write_text(json.dumps({"machine": platform.machine(), "date": datetime.date.today().isoformat(),
-                                     "results": bench.results}, indent=1) + "\n")
-    print(f"written to {options.o}")
-    return 0
+    return bench.write(options.o)
 
 
 if __name__ == "__main__":

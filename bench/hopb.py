@@ -16,21 +16,16 @@ predicts others. Judged is the gain, the time of a step with HOP-B off minus tha
 Prints a table, writes build/bench/hopb.json, and exits with 1 if a target is missed.
 """
 
-import argparse
 import collections
-import datetime
 import json
-import pathlib
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
+import harness
 import model as shapes
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 RANKS = ["--kvp", 2, "--tpa", 1]
 SHAPE = {"layers": 2, "hidden": 128, "ffn": 256, "heads": 16, "kv_heads": 4, "head_dim": 64, "vocab": 512}
 SHAPE_NAME = "2 layers of 16 heads of 64, 32K tokens"
@@ -44,16 +39,7 @@ PLANS = [(1, 4), (2, 2), (4, 4), (4, 2), (8, 4), (8, 8), (16, 4), (16, 8)]
 ROUNDS, STEPS = 6, 4  # and steps of a run
 
 
-class Bench:
-    def __init__(self, binaries, scratch):
-        self.binaries, self.scratch, self.results = binaries, scratch, []
-
-    def tool(self, name, *arguments):
-        done = subprocess.run([self.binaries / name, *map(str, arguments)], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{name} {' '.join(map(str, arguments))}\n{done.stderr}")
-        return done.stdout
-
+class Bench(harness.Bench):
     def compile(self, model, batch, chunks):
         out = self.scratch / f"{batch}-{chunks}.hlx"
         if not out.exists():
@@ -73,10 +59,6 @@ class Bench:
         step = json.loads(self.tool("helix-simulate", plan, "--hardware", hardware, "--context", CONTEXT + 1, "--json",
                                     "--link-latency", link[0], "--link-bandwidth", link[1]))
         return step["ttl_s"]
-
-    def record(self, name, value, unit, target=None, better="lower"):
-        met = None if target is None else bool(value <= target if better == "lower" else value >= target)
-        self.results.append({"name": name, "value": value, "unit": unit, "target": target, "better": better, "met": met})
 
 
 def commands(trace, kind):
@@ -129,15 +111,15 @@ def measure(bench, model):
             if (plan, link) in hidden:
                 ideal = gain / statistics.median(hidden[plan, link])
                 of_ideal.append(ideal)
-                bench.record(f"gain_of_ideal/f32/batch {batch}, {count} chunks, {link_name(link)}", ideal, "")
+                bench.add(f"gain_of_ideal/f32/batch {batch}, {count} chunks, {link_name(link)}", ideal, "")
             percent = lambda x: "" if x is None else f"{100 * x:.1f}%"  # noqa: E731
             print(f"{link_name(link):<20}{batch:>6}{count:>7}{measured[0] * 1e3:>9.2f}{measured[1] * 1e3:>9.2f}"
                   f"{percent(gain / measured[0]):>8}{percent(foreseen / measured[0]):>11}{percent(error):>8}{percent(ideal):>10}",
                   flush=True)
-    bench.record(f"gain_error/f32/median, {SHAPE_NAME}", statistics.median(gain_errors), "", 0.20)
-    bench.record(f"gain_error/f32/worst, {SHAPE_NAME}", max(gain_errors), "", 0.35)
-    bench.record(f"ttl_error/f32/median, {SHAPE_NAME}", statistics.median(ttl_errors), "", 0.10)
-    bench.record(f"gain_of_ideal/f32/median, {SHAPE_NAME}", statistics.median(of_ideal), "", 0.80, "higher")
+    bench.add(f"gain_error/f32/median, {SHAPE_NAME}", statistics.median(gain_errors), "", 0.20)
+    bench.add(f"gain_error/f32/worst, {SHAPE_NAME}", max(gain_errors), "", 0.35)
+    bench.add(f"ttl_error/f32/median, {SHAPE_NAME}", statistics.median(ttl_errors), "", 0.10)
+    bench.add(f"gain_of_ideal/f32/median, {SHAPE_NAME}", statistics.median(of_ideal), "", 0.80, "higher")
 
 
 def speed(bench):
@@ -150,28 +132,22 @@ def speed(bench):
         start = time.monotonic()
         bench.tool("helix-simulate", plan, "--hardware", "gb200-nvl72", "--json")
         times.append(time.monotonic() - start)
-    bench.record("simulate_seconds/bf16/llama-3.1-405b, 126 layers, 64 ranks, 8 chunks", statistics.median(times), "s", 1.0)
+    bench.add("simulate_seconds/bf16/llama-3.1-405b, 126 layers, 64 ranks, 8 chunks", statistics.median(times), "s", 1.0)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin", help="directory of the tools")
-    parser.add_argument("-o", type=pathlib.Path, default=ROOT / "build/bench/hopb.json", help="JSON file to write")
+    parser = harness.parser(__doc__, "hopb")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(options.bin.resolve(), pathlib.Path(scratch))
+        bench = Bench(options.bin, scratch)
         measure(bench, shapes.write(SHAPE, bench.scratch / "model"))
         speed(bench)
-    options.o.parent.mkdir(parents=True, exist_ok=True)
-    options.o.write_text(json.dumps({"machine": platform.machine(), "date": datetime.date.today().isoformat(),
-                                     "results": bench.results}, indent=1) + "\n")
     print()
     for result in bench.results:
         if result["target"] is not None:
             print(f"{result['name']:<76}{result['value']:>8.3f} {result['unit']:<2} "
                   f"{'<=' if result['better'] == 'lower' else '>='} {result['target']:g}  {'met' if result['met'] else 'MISSED'}")
-    print(f"written to {options.o}")
-    return 0 if all(result["met"] is not False for result in bench.results) else 1
+    return bench.write(options.o)
 
 
 if __name__ == "__main__":

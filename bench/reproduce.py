@@ -6,19 +6,14 @@ tolerance and verdict, writes build/bench/reproduce.json, and exits with 1 if a 
 the paper's number and `tolerance` how far from it is still met; where `target` is null, nothing is claimed.
 """
 
-import argparse
 import copy
-import datetime
 import json
-import pathlib
-import platform
-import subprocess
 import sys
 import tempfile
 
+import harness
 import model as shapes
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONTEXT, BATCH = 1_000_000, 8
 MEMORY = 8e12  # bytes/s of a GB200, as the paper has it
 FP4 = ["--assume-weights", "fp4", "--assume-kv", "fp4"]
@@ -28,16 +23,8 @@ US = 1e6
 FIG3 = {"layers": 1, "hidden": 16, "ffn": 16, "heads": 64, "kv_heads": 1, "head_dim": 128, "vocab": 32}
 
 
-class Bench:
-    def __init__(self, binaries, scratch):
-        self.binaries, self.scratch, self.results = binaries, scratch, []
-        self.plans = 0
-
-    def tool(self, name, *arguments):
-        done = subprocess.run([self.binaries / name, *map(str, arguments)], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{name} {' '.join(map(str, arguments))}\n{done.stderr}")
-        return done.stdout
+class Bench(harness.Bench):
+    plans = 0
 
     def model(self, name, shape):
         """A model whose weights are a hole in a file: plans and their prices depend on shapes alone."""
@@ -60,9 +47,7 @@ class Bench:
 
     def record(self, name, value, unit, theirs=None, tolerance=None):
         """One line of the table. A number without the paper's beside it is information."""
-        met = None if theirs is None else abs(value - theirs) <= tolerance * (1 + 1e-9)
-        self.results.append({"name": name, "value": value, "unit": unit, "target": theirs, "tolerance": tolerance,
-                             "better": "equal", "met": met})
+        met = self.add(name, value, unit, theirs, "equal", tolerance=tolerance)["met"]
         verdict = {None: "", True: "met", False: "OFF"}[met]
         beside = f"{theirs:>10g} {tolerance:>9g}" if theirs is not None else " " * 20
         print(f"{name:<58} {value:>10.4g} {beside}  {unit:<8} {verdict}", flush=True)
@@ -190,25 +175,19 @@ def ablation(bench):
         print(f"{name:<32}" + "".join(f"{off:>9.2f}{on:>9.2f}{chunks:>8}{lower:>8.2f}% "
                                       for off, on, chunks, lower in (numbers[:4], numbers[4:])))
         for latency, (*_, lower) in zip(MODELS_OF_LATENCY, (numbers[:4], numbers[4:])):
-            bench.results.append({"name": f"405b/{latency}/lower without HOP-B/{name}", "value": lower, "unit": "%",
-                                  "target": None, "tolerance": None, "better": "equal", "met": None})
+            bench.add(f"405b/{latency}/lower without HOP-B/{name}", lower, "%", None, "equal", tolerance=None)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin", help="directory of the tools")
-    parser.add_argument("-o", type=pathlib.Path, default=ROOT / "build/bench/reproduce.json", help="JSON file to write")
+    parser = harness.parser(__doc__, "reproduce")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(options.bin.resolve(), pathlib.Path(scratch))
+        bench = Bench(options.bin, scratch)
         for part in figure3, figure1, ablation:
             part(bench)
-    options.o.parent.mkdir(parents=True, exist_ok=True)
-    options.o.write_text(json.dumps({"machine": platform.machine(), "date": datetime.date.today().isoformat(),
-                                     "results": bench.results}, indent=1) + "\n")
     judged = [result["met"] for result in bench.results if result["met"] is not None]
-    print(f"\n{sum(judged)} of {len(judged)} figures of the paper are met; written to {options.o}")
-    return 0 if all(judged) else 1
+    print(f"\n{sum(judged)} of {len(judged)} figures of the paper are met")
+    return bench.write(options.o)
 
 
 if __name__ == "__main__":
