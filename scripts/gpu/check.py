@@ -93,19 +93,6 @@ class Check:
             self.torch = None
         return f"{self.gpu}; torch {self.torch}"
 
-    def kernels(self):
-        programs = [name for name in self.listing["programs"] if name != "helix-run"]
-        if not programs:
-            return "skipped: the pack has no test programs of kernels"
-        lines = []
-        for name in programs:
-            done = self.run(*self.command(name), seconds=120)
-            summary = " ".join(re.findall(r"\[  (?:PASSED|FAILED)  \][^\n]*", done.stdout)[:4])
-            lines.append(f"{name}: {summary}")
-            if done.returncode != 0:
-                raise RuntimeError(f"{name}: {done.stdout[-1500:]}")
-        return "; ".join(lines)
-
     def fixtures(self, dtype):
         """Every fixture on every mesh against the expected logits, several at a time: most of a run is its start."""
 
@@ -307,7 +294,6 @@ class Check:
 
     def main(self):
         self.part("machine", self.machine, 30)
-        self.part("kernels", self.kernels, 120)
         self.part("fixtures in f32", lambda: self.fixtures("f32"), 110)
         self.part("fixtures in bf16", lambda: self.fixtures("bf16"), 110)
         self.part("graphs with other lengths", self.replay, 40)

@@ -22,20 +22,17 @@ BENCH = [  # model, layers, batch, context
     ("llama-3.1-8b", None, 64, 4096), ("llama-3.1-8b", None, 4, 131072)]
 
 
-def copy_programs(build, out):
-    """helix-run and the GPU's test programs, if they were built, and the libraries that they need."""
-    names = ["helix-run"] + [p.name for p in (build / "bin").glob("*Gpu*") if os.access(p, os.X_OK)]
+def copy_program(build, out):
+    """helix-run and the libraries that it needs."""
     for folder in ("bin", "lib"):
         (out / folder).mkdir(parents=True)
-    for name in names:
-        shutil.copy2(build / "bin" / name, out / "bin" / name)
-        subprocess.run(["strip", out / "bin" / name], check=False)
-        listing = subprocess.run(["ldd", build / "bin" / name], capture_output=True, text=True, check=True).stdout
-        for library in re.findall(r"=> (/\S+)", listing):
-            base = pathlib.Path(library).name
-            if not base.startswith(SYSTEM) and not (out / "lib" / base).exists():
-                shutil.copy2(library, out / "lib" / base)
-    return names
+    program = build / "bin" / "helix-run"
+    shutil.copy2(program, out / "bin")
+    subprocess.run(["strip", out / "bin" / program.name], check=False)
+    listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    for library in re.findall(r"=> (/\S+)", listing):
+        if not pathlib.Path(library).name.startswith(SYSTEM):
+            shutil.copy2(library, out / "lib")
 
 
 def pack_fixtures(helix, out, archs):
@@ -111,13 +108,13 @@ def main():
     import helix
 
     shutil.rmtree(options.out, ignore_errors=True)
-    programs = copy_programs(options.build, options.out)
+    copy_program(options.build, options.out)
     cases = pack_fixtures(helix, options.out, options.archs)
     bench = [] if options.no_bench else pack_bench(helix, options.build, options.out, options.archs)
-    (options.out / "cases.json").write_text(json.dumps({"programs": programs, "cases": cases, "bench": bench}, indent=1))
+    (options.out / "cases.json").write_text(json.dumps({"cases": cases, "bench": bench}, indent=1))
     total = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{options.out}: {len(cases)} artifacts of {len(helix.FIXTURES)} fixtures, {len(bench)} of benchmarks, "
-          f"{len(programs)} programs, {total / 1e6:.1f} MB")
+          f"{total / 1e6:.1f} MB")
     if total > LIMIT:
         raise SystemExit(f"more than {LIMIT / 1e6:.0f} MB")
 
