@@ -145,10 +145,13 @@ public:
       }
       Clock::time_point until = since + options.timeout;
       if (flight.stage == Stage::Arrive) {
-        until = Clock::time_point(std::chrono::nanoseconds(flight.end)) - (options.spin ? kLate : kLate * 0);
-        if (options.spin && now >= until) {
-          pause();
-          continue;
+        until = Clock::time_point(std::chrono::nanoseconds(flight.end));
+        if (options.spin) {
+          until -= kLate;
+          if (now >= until) {
+            pause();
+            continue;
+          }
         }
       } else if (now >= until) {
         timeOut(flight);
