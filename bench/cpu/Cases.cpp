@@ -99,6 +99,7 @@ Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
     args.cache.value = result.memory.data() + (layer * 2 + 1) * area;
     args.cache.table = state->table.data();
     args.cache.pagesPerSlot = shape.length / block;
+    args.cache.pages = pages;
     args.cache.block = block;
     args.cache.heads = shape.kvHeads;
     args.cache.keyDim = args.cache.valueDim = shape.dim;

@@ -78,6 +78,7 @@ cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_
   Mesh mesh = meshOf(artifact);
   cpu::KvCache cache;
   cache.pagesPerSlot = kv.capacity() / (uint64_t(kv.block()) * mesh.kvp);
+  cache.pages = cache.pagesPerSlot * kv.slots();
   cache.block = kv.block();
   cache.kvp = mesh.kvp;
   cache.rank = mesh.coordinate(Axis::Kvp, rank);
@@ -142,15 +143,14 @@ RankLayout layOut(const artifact::Artifact &artifact) {
   const artifact::KvLayout *kv = artifact.kv(); // none of a stateless function
   for (uint32_t i = 0; kv && kv->layers() && i < kv->layers()->size(); ++i) {
     cpu::KvCache cache = cacheOf(artifact, i, 0);
-    uint64_t pages = cache.pagesPerSlot * kv->slots();
-    uint64_t key = cpu::kvKeyBytes(pages, cache.heads, cache.block, cache.keyDim, cache.dtype);
-    uint64_t value = cpu::kvValueBytes(pages, cache.heads, cache.block, cache.valueDim, cache.dtype);
+    uint64_t key = cpu::kvKeyBytes(cache.pages, cache.heads, cache.block, cache.keyDim, cache.dtype);
+    uint64_t value = cpu::kvValueBytes(cache.pages, cache.heads, cache.block, cache.valueDim, cache.dtype);
     RankLayout::Layer layer;
     layer.key = place(layout.kvBytes, key);
     layer.value = place(layout.kvBytes, value);
     if (kv->layers()->Get(i)->scaling() == artifact::KvScaling::TokenHead)
       for (RankLayout::Part *part : {&layer.keyScale, &layer.valueScale})
-        *part = place(layout.kvBytes, cpu::kvScaleBytes(pages, cache.heads, cache.block));
+        *part = place(layout.kvBytes, cpu::kvScaleBytes(cache.pages, cache.heads, cache.block));
     layout.layers.push_back(layer);
   }
   uint64_t row = artifact.local_vocabulary() * sizeof(float), slots = kv ? kv->slots() : 1;

@@ -33,10 +33,11 @@ constexpr uint64_t kvLocalLength(uint64_t length, uint64_t rank, uint64_t block,
 
 /// One layer's cache on one rank, and the block table that leads to it.
 ///
-/// Keys lie transposed within a page, [page][head][key_dim][block], so that a vector holds one dimension of several
+/// Keys lie transposed within a page, [head][page][key_dim][block], so that a vector holds one dimension of several
 /// tokens: scores need no sums across lanes and a key is loaded once for all query heads of its group. Values lie as
-/// [page][head][block][value_dim]. Both areas are one stream per (page, head). Vector loads may run past a row's end,
-/// so an area ends with kKvSlackBytes that are never written.
+/// [head][page][block][value_dim]. A head's pages are one stream, which the processor reads ahead; were all heads of a
+/// page together, it would read ahead what another thread needs. Vector loads may run past a row's end, so an area ends
+/// with kKvSlackBytes that are never written.
 ///
 /// What codes mean is a multiple of a scale: of one for all keys and one for all values, or, where keyScales and
 /// valueScales are given, of one of each per token and head.
@@ -45,6 +46,7 @@ struct KvCache {
   void *value = nullptr;          ///< kvValueBytes(…) bytes
   const int32_t *table = nullptr; ///< [slots, pagesPerSlot] physical page of a slot's logical page
   uint64_t pagesPerSlot = 0;      ///< capacity / (block * kvp)
+  uint64_t pages = 0;             ///< of a head: physical pages of all slots
   uint32_t block = 0;             ///< tokens per page
   uint32_t kvp = 1;               ///< ranks that share the sequence
   uint32_t rank = 0;              ///< this rank's coordinate along kvp
@@ -53,12 +55,12 @@ struct KvCache {
   uint32_t valueDim = 0;
   DType dtype = DType::F32;
   float keyScale = 1, valueScale = 1;                 ///< 1 where each token and head has its own
-  float *keyScales = nullptr, *valueScales = nullptr; ///< [page][head][block], kvScaleBytes(…) bytes each, or null
+  float *keyScales = nullptr, *valueScales = nullptr; ///< [head][page][block], kvScaleBytes(…) bytes each, or null
 };
 
 inline constexpr size_t kKvSlackBytes = 64;
 
-/// Bytes of the key area for `pages` physical pages (slots * pagesPerSlot under the identity table).
+/// Bytes of the key area for `pages` physical pages of each head (slots * pagesPerSlot).
 constexpr uint64_t kvKeyBytes(uint64_t pages, uint64_t heads, uint64_t block, uint64_t keyDim, DType dtype) {
   return pages * heads * block * keyDim * elementBytes(dtype) + kKvSlackBytes;
 }
@@ -75,17 +77,17 @@ constexpr uint64_t kvScaleBytes(uint64_t pages, uint64_t heads, uint64_t block) 
 
 /// Index of the scale of the token at offset 0 of a page; those of its other tokens follow.
 constexpr uint64_t kvScaleIndex(const KvCache &cache, uint64_t page, uint64_t head) {
-  return (page * cache.heads + head) * cache.block;
+  return (head * cache.pages + page) * cache.block;
 }
 
 /// Index, in elements, of dimension 0 of the key at `offset` within page `page`; dimension d lies d * block further.
 constexpr uint64_t kvKeyIndex(const KvCache &cache, uint64_t page, uint64_t head, uint64_t offset) {
-  return (page * cache.heads + head) * cache.block * cache.keyDim + offset;
+  return (head * cache.pages + page) * cache.block * cache.keyDim + offset;
 }
 
 /// Index, in elements, of the value at `offset` within page `page`; its dimensions follow one another.
 constexpr uint64_t kvValueIndex(const KvCache &cache, uint64_t page, uint64_t head, uint64_t offset) {
-  return ((page * cache.heads + head) * cache.block + offset) * cache.valueDim;
+  return ((head * cache.pages + page) * cache.block + offset) * cache.valueDim;
 }
 
 /// Physical page of the local token `local` of `slot`.

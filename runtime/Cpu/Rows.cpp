@@ -115,15 +115,16 @@ void kvFill(const KvCache &cache, uint64_t slot, uint64_t tokens) {
       for (uint64_t i = 0; i < count; ++i)
         to[i] = numbers[i * 5 % 64];
     };
-    uint64_t held = kvLocalLength(tokens, cache.rank, cache.block, cache.kvp), heads = cache.heads;
-    for (uint64_t local = 0; local < held; local += cache.block) {
-      uint64_t page = kvPage(cache, slot, local);
-      fill(cache.key, kvKeyIndex(cache, page, 0, 0), heads * cache.block * cache.keyDim);
-      fill(cache.value, kvValueIndex(cache, page, 0, 0), heads * cache.block * cache.valueDim);
-      for (float *scales : {cache.keyScales, cache.valueScales})
-        if (scales)
-          std::fill_n(scales + kvScaleIndex(cache, page, 0), heads * cache.block, 1.0f);
-    }
+    uint64_t held = kvLocalLength(tokens, cache.rank, cache.block, cache.kvp);
+    for (uint64_t head = 0; head < cache.heads; ++head)
+      for (uint64_t local = 0; local < held; local += cache.block) {
+        uint64_t page = kvPage(cache, slot, local);
+        fill(cache.key, kvKeyIndex(cache, page, head, 0), uint64_t(cache.block) * cache.keyDim);
+        fill(cache.value, kvValueIndex(cache, page, head, 0), uint64_t(cache.block) * cache.valueDim);
+        for (float *scales : {cache.keyScales, cache.valueScales})
+          if (scales)
+            std::fill_n(scales + kvScaleIndex(cache, page, head), cache.block, 1.0f);
+      }
   });
 }
 

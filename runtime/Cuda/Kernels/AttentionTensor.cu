@@ -30,7 +30,7 @@ template <typename T, uint32_t D> struct Runs {
   std::byte *stages;
   uint32_t lane, first, count; ///< of the part's runs, the warp's are first, first + 4, …
   uint32_t low, high;          ///< the tokens that any row of the tile sees
-  uint32_t pages = 0;          ///< lane l: the page of the warp's run l of the present 32
+  uint32_t pages = 0;          ///< lane l: the page, counted from head 0's first, of the warp's run l of the present 32
 
   __device__ __forceinline__ uint32_t token(uint32_t i) const {
     return work.begin + (first + i * kTensorWarps) * kGroupTokens;
@@ -43,12 +43,14 @@ template <typename T, uint32_t D> struct Runs {
     if (i < count) {
       if (i % 32 == 0) {
         uint32_t mine = i + lane < count ? i + lane : i;
-        pages = uint32_t(cache.table[work.b * cache.pagesPerSlot + token(mine) / cache.block]);
+        // 32 bits do: four billion pages of 16 tokens are more than any memory holds.
+        pages = uint32_t(work.kvHead * cache.pages) +
+                uint32_t(cache.table[work.b * cache.pagesPerSlot + token(mine) / cache.block]);
       }
       uint64_t page = shuffle(pages, int(i % 32));
       uint32_t local = token(i), offset = local % cache.block;
-      const T *key = static_cast<const T *>(cache.key) + cpu::kvKeyIndex(cache, page, work.kvHead, offset);
-      const T *value = static_cast<const T *>(cache.value) + cpu::kvValueIndex(cache, page, work.kvHead, offset);
+      const T *key = static_cast<const T *>(cache.key) + cpu::kvKeyIndex(cache, page, 0, offset);
+      const T *value = static_cast<const T *>(cache.value) + cpu::kvValueIndex(cache, page, 0, offset);
       // Dimension d's tokens 0 … 7 and 8 … 15 change places for every other four dimensions: eight neighbouring rows of
       // either half lie in different banks.
 #pragma unroll

@@ -61,9 +61,9 @@ std::vector<Launch> launches(const cpu::KvAppendArgs &args, const DeviceShape &)
 std::vector<Launch> launches(const KvFillArgs &args, const DeviceShape &) {
   const KvCache &cache = args.cache;
   uint64_t held = cpu::kvLocalLength(args.tokens, cache.rank, cache.block, cache.kvp);
-  if (held == 0)
+  if (held == 0 || cache.heads == 0)
     return {};
-  return {rows("helix_kv_fill", divideUp(held, cache.block), 1, kThreads, args)};
+  return {rows("helix_kv_fill", divideUp(held, cache.block), cache.heads, kThreads, args)};
 }
 
 std::vector<Launch> launches(const cpu::MergeArgs &args, const DeviceShape &) {

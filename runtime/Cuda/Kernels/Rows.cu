@@ -99,19 +99,18 @@ HELIX_KERNEL helix_kv_append(cpu::KvAppendArgs args) {
   });
 }
 
-/// Grid: x logical pages of the slot.
+/// Grid: x logical pages of the slot, y KV heads.
 HELIX_KERNEL helix_kv_fill(KvFillArgs args) {
   const KvCache &cache = args.cache;
   uint64_t page = pageOf(cache, args.slot, uint64_t(blockIdx.x) * cache.block);
   // Numbers of a short cycle between -1/2 and 1/2, which every type holds.
   auto number = [](uint64_t i) { return float(int(i * 5 % 64) * 37 % 64 - 32) / 64; };
   withElement(cache.dtype, [&](auto element) {
-    auto *keys = static_cast<decltype(element) *>(cache.key) + cpu::kvKeyIndex(cache, page, 0, 0);
-    auto *values = static_cast<decltype(element) *>(cache.value) + cpu::kvValueIndex(cache, page, 0, 0);
-    uint64_t tokens = uint64_t(cache.heads) * cache.block;
-    for (uint64_t i = threadIdx.x; i < tokens * cache.keyDim; i += blockDim.x)
+    auto *keys = static_cast<decltype(element) *>(cache.key) + cpu::kvKeyIndex(cache, page, blockIdx.y, 0);
+    auto *values = static_cast<decltype(element) *>(cache.value) + cpu::kvValueIndex(cache, page, blockIdx.y, 0);
+    for (uint64_t i = threadIdx.x; i < uint64_t(cache.block) * cache.keyDim; i += blockDim.x)
       fromFloat(number(i), keys[i]);
-    for (uint64_t i = threadIdx.x; i < tokens * cache.valueDim; i += blockDim.x)
+    for (uint64_t i = threadIdx.x; i < uint64_t(cache.block) * cache.valueDim; i += blockDim.x)
       fromFloat(number(i), values[i]);
   });
 }

@@ -65,6 +65,7 @@ struct Ranks {
             valueAreas[rank].data(),
             table.data(),
             pagesPerSlot,
+            table.size(),
             shape.block,
             shape.kvp,
             rank,
@@ -263,16 +264,16 @@ TEST(KvAppend, HasOneWriterPerTokenOverTwoCycles) {
           for (int32_t p = 0, local = 0; p < shape.length(b); ++p) {
             if (p / 4 % kvp != rank)
               continue;
-            size_t page = ranks.table[b * ranks.pagesPerSlot + local / 4];
+            size_t page = ranks.table[b * ranks.pagesPerSlot + local / 4], pages = ranks.table.size();
             for (size_t head = 0; head < 2; ++head) {
               size_t bytes = elementBytes(dtype);
               for (size_t i = 0; i < 5; ++i) {
                 uint32_t bits = encode(dtype, roundTo(dtype, ranks.keys[b][(p * 2 + head) * 5 + i]));
-                std::memcpy(keys.data() + (((page * 2 + head) * 5 + i) * 4 + local % 4) * bytes, &bits, bytes);
+                std::memcpy(keys.data() + (((head * pages + page) * 5 + i) * 4 + local % 4) * bytes, &bits, bytes);
               }
               for (size_t i = 0; i < 3; ++i) {
                 uint32_t bits = encode(dtype, roundTo(dtype, ranks.values[b][(p * 2 + head) * 3 + i]));
-                std::memcpy(values.data() + (((page * 2 + head) * 4 + local % 4) * 3 + i) * bytes, &bits, bytes);
+                std::memcpy(values.data() + (((head * pages + page) * 4 + local % 4) * 3 + i) * bytes, &bits, bytes);
               }
             }
             ++local;
@@ -292,12 +293,13 @@ TEST(KvFill, MakesFiniteTokensWhereTheyBelong) {
       std::vector<bool> filled(ranks.table.size());
       filled[ranks.table[ranks.pagesPerSlot]] = filled[ranks.table[ranks.pagesPerSlot + 1]] = true;
       bool different = false;
-      for (size_t page = 0; page < filled.size(); ++page)
-        for (size_t i = 0; i < 2 * 4 * 5; ++i) {
-          double key = decode(dtype, ranks.keyAreas[rank].data(), page * 40 + i);
-          double value = i < 24 ? decode(dtype, ranks.valueAreas[rank].data(), page * 24 + i) : key;
-          ASSERT_EQ(std::abs(key) <= 0.5 && std::abs(value) <= 0.5, bool(filled[page])) << page << " " << i;
-          different |= filled[page] && key != 0;
+      for (size_t page = 0; page < 2 * filled.size(); ++page) // of either head
+        for (size_t i = 0; i < 4 * 5; ++i) {
+          double key = decode(dtype, ranks.keyAreas[rank].data(), page * 20 + i);
+          double value = i < 12 ? decode(dtype, ranks.valueAreas[rank].data(), page * 12 + i) : key;
+          ASSERT_EQ(std::abs(key) <= 0.5 && std::abs(value) <= 0.5, bool(filled[page % filled.size()]))
+              << page << " " << i;
+          different |= filled[page % filled.size()] && key != 0;
         }
       EXPECT_TRUE(different);
     }

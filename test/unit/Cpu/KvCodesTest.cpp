@@ -108,6 +108,7 @@ struct Cache {
             values[rank].data(),
             table.data(),
             table.size(),
+            table.size(),
             block,
             kvp,
             rank,

@@ -35,10 +35,12 @@ TEST(KvLayout, CountsBeyond32Bits) {
   KvCache cache;
   cache.block = 16;
   cache.heads = 8;
+  cache.pages = 1000001;
   cache.keyDim = cache.valueDim = 128;
-  // Page 1,000,000: 16 tokens x 8 heads x 128 = 16384 elements a page.
-  EXPECT_EQ(kvKeyIndex(cache, 1000000, 7, 15), uint64_t(16384) * 1000000 + 7 * 2048 + 15);
-  EXPECT_EQ(kvValueIndex(cache, 1000000, 7, 15), uint64_t(16384) * 1000000 + 7 * 2048 + 15 * 128);
+  // The eighth head's last page: 16 tokens x 128 = 2048 elements a page.
+  EXPECT_EQ(kvKeyIndex(cache, 1000000, 7, 15), uint64_t(2048) * (7 * 1000001 + 1000000) + 15);
+  EXPECT_EQ(kvValueIndex(cache, 1000000, 7, 15), uint64_t(2048) * (7 * 1000001 + 1000000) + 15 * 128);
+  EXPECT_EQ(kvScaleIndex(cache, 1000000, 7), uint64_t(16) * (7 * 1000001 + 1000000));
   EXPECT_EQ(kvKeyBytes(1000001, 8, 16, 128, DType::F32), uint64_t(16384) * 1000001 * 4 + kKvSlackBytes);
   EXPECT_EQ(kvValueBytes(1000001, 8, 16, 128, DType::BF16), uint64_t(16384) * 1000001 * 2 + kKvSlackBytes);
 }

@@ -58,7 +58,7 @@ struct Ranks {
     std::shuffle(table.begin(), table.end(), std::mt19937_64(5));
   }
 
-  /// The cache of a rank: keys [page][head][dim][offset], values [page][head][offset][dim].
+  /// The cache of a rank: keys [head][page][dim][offset], values [head][page][offset][dim].
   std::pair<std::vector<std::byte>, std::vector<std::byte>> cacheOf(uint32_t rank) const {
     size_t bytes = cpu::elementBytes(shape.dtype), slots = table.size() * shape.kvHeads * shape.block;
     std::vector<std::byte> keyArea(slots * shape.keyDim * bytes + cpu::kKvSlackBytes, std::byte(0xff));
@@ -73,7 +73,7 @@ struct Ranks {
           continue;
         size_t page = table[b * pagesPerSlot + p / shape.block / shape.kvp], offset = p % shape.block;
         for (size_t head = 0; head < shape.kvHeads; ++head) {
-          size_t row = page * shape.kvHeads + head, token = p * shape.kvHeads + head;
+          size_t row = head * table.size() + page, token = p * shape.kvHeads + head;
           for (size_t i = 0; i < shape.keyDim; ++i)
             put(keyArea, (row * shape.keyDim + i) * shape.block + offset, keys[b][token * shape.keyDim + i]);
           for (size_t i = 0; i < shape.valueDim; ++i)
@@ -100,9 +100,9 @@ struct Ranks {
     args.q = deviceQ.data();
     args.past = devicePast.data();
     args.qLen = deviceQLen.data();
-    args.cache = {
-        deviceKeys.data(), deviceValues.data(), deviceTable.data(), pagesPerSlot, shape.block, shape.kvp, rank,
-        shape.kvHeads,     shape.keyDim,        shape.valueDim,     shape.dtype};
+    args.cache = {deviceKeys.data(), deviceValues.data(), deviceTable.data(), pagesPerSlot,
+                  table.size(),      shape.block,         shape.kvp,          rank,
+                  shape.kvHeads,     shape.keyDim,        shape.valueDim,     shape.dtype};
     args.send = send.data();
     args.tokens = shape.tokens;
     args.batchBegin = chunk->batchBegin, args.batchCount = chunk->batchCount;

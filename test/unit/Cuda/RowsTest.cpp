@@ -115,7 +115,7 @@ TEST(CudaRows, AppendWritesEachTokenOnItsOwnerOnly) {
     for (uint32_t rank = 0; rank < kvp; ++rank) {
       Buffer<std::byte> keys(cpu::kvKeyBytes(table.size(), heads, block, keyDim, dtype));
       Buffer<std::byte> values(cpu::kvValueBytes(table.size(), heads, block, valueDim, dtype));
-      KvCache cache{keys.data(), values.data(), deviceTable.data(), pages, block, kvp, rank,
+      KvCache cache{keys.data(), values.data(), deviceTable.data(), pages, table.size(), block, kvp, rank,
                     heads,       keyDim,        valueDim,           dtype};
       machine().launch(cpu::KvAppendArgs{deviceKey.data(), deviceValue.data(), devicePast.data(), deviceQLen.data(),
                                          cache, batch, tokens});
@@ -131,9 +131,10 @@ TEST(CudaRows, AppendWritesEachTokenOnItsOwnerOnly) {
           for (uint32_t head = 0; head < heads; ++head) {
             size_t from = (b * tokens + t) * heads + head;
             for (uint32_t i = 0; i < keyDim; ++i)
-              expectedKeys[((page * heads + head) * keyDim + i) * block + position % block] = key[from * keyDim + i];
+              expectedKeys[((head * table.size() + page) * keyDim + i) * block + position % block] =
+                  key[from * keyDim + i];
             for (uint32_t i = 0; i < valueDim; ++i)
-              expectedValues[((page * heads + head) * block + position % block) * valueDim + i] =
+              expectedValues[((head * table.size() + page) * block + position % block) * valueDim + i] =
                   value[from * valueDim + i];
           }
         }
@@ -156,14 +157,15 @@ TEST(CudaRows, FillTouchesTheSlotsPages) {
   Buffer<int32_t> deviceTable(table);
   Buffer<std::byte> keys(cpu::kvKeyBytes(6, heads, block, dim, DType::F32));
   Buffer<std::byte> values(cpu::kvValueBytes(6, heads, block, dim, DType::F32));
-  KvCache cache{keys.data(), values.data(), deviceTable.data(), pages, block, kvp, 1, heads, dim, dim, DType::F32};
+  KvCache cache{keys.data(), values.data(), deviceTable.data(), pages, table.size(), block, kvp, 1, heads,
+                dim,         dim,           DType::F32};
   machine().launch(KvFillArgs{cache, 1, 13}); // rank 1 holds positions 4 … 7 and 12
   std::vector<std::byte> ours = keys.read();
-  for (size_t page = 0; page < 6; ++page)
-    for (size_t i = 0; i < heads * block * dim; ++i) {
-      double x = decode(DType::F32, ours.data(), page * heads * block * dim + i);
-      ASSERT_EQ(std::abs(x) <= 0.5, page == 0 || page == 2) << page;
-    }
+  for (size_t i = 0; i < 6 * heads * block * dim; ++i) {
+    size_t page = i / (block * dim) % 6;
+    double x = decode(DType::F32, ours.data(), i);
+    ASSERT_EQ(std::abs(x) <= 0.5, page == 0 || page == 2) << i;
+  }
 }
 
 /// Merges of random partials, divided in every way, against float64.
