@@ -13,7 +13,7 @@ using Nodes = google::protobuf::RepeatedPtrField<onnx::NodeProto>;
 
 // Far above what exporters nest and write; what doubles at every level ends here.
 constexpr size_t kMaxDepth = 32;
-constexpr int64_t kMaxNodes = 1 << 20, kMaxBytes = int64_t(1) << 30;
+constexpr int64_t kMaxNodes = 1 << 18, kMaxBytes = int64_t(1) << 30;
 
 // Debian's schema is older than overloads and default attributes; with it there are none.
 template <typename T> StringRef overloadOf(const T &proto) {
