@@ -71,7 +71,11 @@ struct Writer {
     SmallString<256> path(paths.weights), directory;
     llvm::sys::path::append(path, name);
     llvm::sys::fs::file_status status;
-    if (llvm::sys::fs::status(path, status) || status.type() != llvm::sys::fs::file_type::regular_file)
+    SmallString<256> present(path);
+    present += paths.suffix;
+    if (!llvm::sys::fs::exists(present))
+      present = path;
+    if (llvm::sys::fs::status(present, status) || status.type() != llvm::sys::fs::file_type::regular_file)
       return weight.emitError(errorPrefix(ErrorCode::WeightFileMissing))
              << "weight '" << weight.getName() << "' is in '" << path << "', which is no file; give the model's "
              << "directory";

@@ -16,6 +16,7 @@ struct HlxPaths {
   std::string weights;  ///< the directory that the files of weights are relative to: the model's
   std::string artifact; ///< the directory that the artifact will lie in
   std::string output;   ///< the file that it will be, which must not hold weights; empty if it is not known
+  std::string suffix{}; ///< what follows the name of a file of weights that has still to be renamed
 };
 
 /// The artifact that a complete plan (`helix-verify-plan`) says. Weight files are named relative to the artifact and

@@ -1,7 +1,7 @@
 """Files that are no models, and constants whose types, shapes, data or files are not what they say."""
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cases import case
 from decoder import HIDDEN
@@ -134,6 +134,18 @@ def double(model, gate, entries):
 @constants
 def unknown_type(model, gate, entries):
     gate.data_type = 12345
+
+
+@constants
+def largest_integer(model, gate, entries):
+    """2^63 - 1, which no float64 holds, as a factor of every element of the weight."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2**63 - 1], np.int64), "huge"))
+    up = next(i for i, node in enumerate(model.graph.node) if "gate" in node.input)
+    for node in (helper.make_node("Cast", ["huge"], ["factor"], "factor", to=TensorProto.FLOAT),
+                 helper.make_node("Mul", ["gate", "factor"], ["scaled_gate"], "scaled")):
+        model.graph.node.insert(up, node)
+        up += 1
+    model.graph.node[up].input[1] = "scaled_gate"
 
 
 @constants

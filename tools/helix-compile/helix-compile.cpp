@@ -12,8 +12,10 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Support/Timing.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FileUtilities.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/Path.h"
+#include "llvm/Support/Process.h"
 #include "llvm/Support/WithColor.h"
 
 using namespace mlir;
@@ -283,13 +285,18 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
                          importOptions(options, output), pipeline);
   }
 
+  helix::ImportOptions importing = importOptions(options, output);
+  // What is there stays as it is unless all else is done.
+  importing.inlineWeightsSuffix = ("." + Twine(llvm::sys::Process::getProcessId()) + ".tmp").str();
+  std::string pending = importing.inlineWeightsPath + importing.inlineWeightsSuffix;
+  llvm::FileRemover remover(pending);
   OwningOpRef<ModuleOp> module;
   {
     TimingScope scope = timing.nest("import");
     auto import = options.stateless             ? helix::importStateless
                   : isCheckpoint(options.input) ? helix::importHuggingFace
                                                 : helix::importOnnx;
-    module = import(context, options.input, importOptions(options, output));
+    module = import(context, options.input, importing);
     if (!module)
       return failure();
   }
@@ -314,7 +321,8 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
   TimingScope scope = timing.nest("write");
   StringRef directory = llvm::sys::path::parent_path(output);
   std::optional<helix::artifact::ArtifactT> artifact = helix::planToArtifact(
-      *module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str(), output});
+      *module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str(), output,
+                importing.inlineWeightsSuffix});
   if (!artifact)
     return failure();
   helix::artifact::Error error;
@@ -322,6 +330,13 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
     llvm::WithColor::error(llvm::errs(), "helix-compile") << error.message << '\n';
     return failure();
   }
+  if (llvm::sys::fs::exists(pending))
+    if (std::error_code code = llvm::sys::fs::rename(pending, importing.inlineWeightsPath)) {
+      llvm::WithColor::error(llvm::errs(), "helix-compile")
+          << helix::errorPrefix(helix::ErrorCode::InlineWeightsUnwritable) << "cannot write '"
+          << importing.inlineWeightsPath << "': " << code.message() << '\n';
+      return failure();
+    }
   summarise(*artifact, options, output);
   return success();
 }

@@ -258,9 +258,10 @@ FailureOr<std::optional<Dense>> denseOf(Entry &entry, const StoredTensor &stored
       dense.values.push_back(static_cast<int32_t>(llvm::support::endian::read32le(data + 4 * i)));
     } else {
       int64_t value = static_cast<int64_t>(llvm::support::endian::read64le(data + 8 * i));
-      if (static_cast<int64_t>(static_cast<double>(value)) != value || value == INT64_MAX)
+      auto number = static_cast<double>(value);
+      if (number == 0x1p63 || static_cast<int64_t>(number) != value) // the largest round up, out of the type
         return std::optional<Dense>();
-      dense.values.push_back(static_cast<double>(value));
+      dense.values.push_back(number);
     }
   }
   return std::optional<Dense>(std::move(dense));

@@ -52,6 +52,8 @@ struct ImportOptions {
   /// The .safetensors file to write for weights whose bytes are inside the protobuf, or are computed at import. Needed
   /// only if there are any.
   std::string inlineWeightsPath;
+  /// Follows that file's name until the caller, who then is to rename it, has all else; nothing if empty.
+  std::string inlineWeightsSuffix;
   /// Where to write what was raised from which nodes, and what was taken as it is; nowhere if null.
   llvm::raw_ostream *explanation = nullptr;
   /// Where to put the activations of the prefill entry, in the order of the nodes; nowhere if null. The entry must
