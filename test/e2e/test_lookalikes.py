@@ -6,7 +6,7 @@ import sys
 import helix
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 sys.path.insert(0, str(helix.ROOT / "test" / "import"))
 import forms  # noqa: E402
@@ -187,7 +187,76 @@ class ByLength(forms.Form):
         return tuple(self.node("Mul", row, factor) for row in super().tables())
 
 
+class BySize(forms.Form):
+    """Activations that shrink with the size of the call: `axis` 0, its sequences, or 1, its tokens."""
+
+    axis = 1
+
+    def norm(self, x, name):
+        size = self.node("Gather", self.node("Shape", "input_ids"), self.scalar(self.axis, np.int64), axis=0)
+        return super().norm(self.node("Div", x, self.node("Cast", size, to=TensorProto.FLOAT)), name)
+
+
+class BySequences(BySize):
+    axis = 0
+
+
+class AnglesBySize(forms.Form):
+    """A rotation whose angles depend on the number of tokens in the call."""
+
+    def tables(self):
+        tokens = self.node("Gather", self.node("Shape", "input_ids"), self.scalar(1, np.int64), axis=0)
+        factor = self.node("Cast", tokens, to=TensorProto.FLOAT)
+        return tuple(self.node("Mul", row, factor) for row in super().tables())
+
+
+class WindowBySize(Mask):
+    """A window of as many tokens as the call has, and five more."""
+
+    def sees(self, keys, queries, tokens):
+        first = self.node("Sub", queries, self.node("Add", tokens, self.scalar(5, np.int64)))
+        return self.hidden(self.node("And", self.node("Greater", keys, first), self.node("LessOrEqual", keys, queries)))
+
+
+class BranchBySize(forms.Form):
+    """Another activation where a call has one token."""
+
+    def node(self, op, *inputs, **rest):
+        if op != "Sigmoid":
+            return super().node(op, *inputs, **rest)
+        tokens = self.node("Gather", self.node("Shape", "input_ids"), self.scalar(1, np.int64), axis=0)
+        branches = {f"{which}_branch": helper.make_graph(
+            [helper.make_node(activation, list(inputs), [which])], which, [], [self.info(which, TensorProto.FLOAT, None)])
+            for which, activation in (("then", "Tanh"), ("else", "Sigmoid"))}
+        return super().node("If", self.node("Equal", tokens, self.scalar(1, np.int64)), **branches)
+
+
+class CapOfZero(forms.Form):
+    """Scores that are all zero behind their tanh; a cap of 0 stands for none elsewhere."""
+
+    def node(self, op, *inputs, **rest):
+        if op == "Softmax":
+            scores, mask = self.nodes[-1].input
+            self.nodes.pop()
+            capped = self.node("Mul", self.node("Tanh", scores), self.scalar(0.0))
+            inputs = [self.node("Add", capped, mask)]
+        return super().node(op, *inputs, **rest)
+
+
+class KeysAsValues(forms.Form):
+    """Each layer's keys go out in the place of its values."""
+
+    def model(self):
+        model = super().model()
+        presents = [output for output in model.graph.output if output.name != "logits"]
+        for key, value in zip(presents[::2], presents[1::2]):
+            key.name, value.name = value.name, key.name
+        return model
+
+
 REFUSED = {
+    BySize: 1068, BySequences: 1068, AnglesBySize: 1068, WindowBySize: 1068, BranchBySize: 1068, CapOfZero: 1065,
+    KeysAsValues: 1017,
     FirstRow: 1062, ByLength: 1062,
     Everything: 1063, NotItself: 1063, FromTheStart: 1063, Ahead: 1063, LaterThanTwenty: 1063, Weak: 1063,
     Distance: 1062, NoMask: 1063, Chunked: 1063, NoSoftmax: 1065, SoftmaxOverQueries: 1010, ScaleAfterMask: 1065,

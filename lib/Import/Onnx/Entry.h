@@ -134,7 +134,7 @@ struct Entry {
   ImportState &state;
   mlir::MLIRContext *context;
   mlir::OpBuilder builder;
-  int64_t tokens;
+  int64_t sequences, tokens;
   mlir::Value past = {}, qLen = {};
   /// Filled with what becomes of the nodes, if it is wanted.
   Explanation *explanation = nullptr;
@@ -157,7 +157,7 @@ struct Entry {
   /// Of the node at hand.
   mlir::Location loc;
 
-  int64_t batch() const { return state.options.batch; }
+  int64_t batch() const { return sequences; }
   LengthRange lengths() const;
 };
 

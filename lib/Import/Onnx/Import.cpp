@@ -4,6 +4,7 @@
 #include "lib/Import/Onnx/Caches.h"
 #include "lib/Import/Onnx/Entry.h"
 #include "lib/Import/Onnx/Safetensors.h"
+#include "lib/Import/Onnx/SameProgram.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/Verifier.h"
@@ -173,18 +174,21 @@ FailureOr<Value> checkOutputs(Entry &entry) {
   auto outputError = [&](StringRef name) {
     return modelError(entry.context, ErrorCode::OutputUnsupported) << "output " << quoted(name) << ' ';
   };
-  // Per part, the cache that comes next, and the part's outputs so far.
-  unsigned next[2] = {0, 0};
+  size_t next = 0; // the past input that the next cache continues
   for (const onnx::ValueInfoProto &output : graph.output()) {
     GraphValue value = entry.values.lookup(output.name());
     if (value.kind == GraphValue::Kind::Cached)
       value = presentOf(entry, *value.cached);
     if (value.kind == GraphValue::Kind::Present) {
-      if (value.cache != next[value.part]++) {
-        outputError(output.name()) << "is the cache of layer " << value.cache << " in the order of the past inputs, "
-                                   << "but stands where layer " << next[value.part] - 1 << " is expected";
+      const PastInput *past = next < entry.pasts.size() ? &entry.pasts[next] : nullptr;
+      if (!past || past->cache != value.cache || past->part != value.part) {
+        outputError(output.name()) << "holds the " << (value.part == 0 ? "keys" : "values") << " of layer "
+                                   << value.cache << ", but stands where "
+                                   << (past ? "the input " + quoted(past->name) + " goes on" : "no input goes on")
+                                   << "; caches go out in the order in which they come in";
         return failure();
       }
+      ++next;
     } else if (output.name() == "logits" && value.kind == GraphValue::Kind::Tensor && value.value && !logits) {
       View view = value.groups.empty() ? identityView(value.value) : View{value.value, value.groups};
       logits = materialise(entry.builder, value.value.getLoc(), view).value_or(Value());
@@ -197,13 +201,11 @@ FailureOr<Value> checkOutputs(Entry &entry) {
     outputError("logits") << "is missing: a decoder has logits [batch, tokens, vocabulary]";
     return failure();
   }
-  for (unsigned part : {0, 1})
-    if (next[part] != entry.caches.size()) {
-      modelError(entry.context, ErrorCode::OutputUnsupported)
-          << "the model has " << entry.caches.size() << " caches, but " << next[part] << " outputs with their "
-          << (part == 0 ? "keys" : "values");
-      return failure();
-    }
+  if (next != entry.pasts.size()) {
+    modelError(entry.context, ErrorCode::OutputUnsupported)
+        << "no output continues the input " << quoted(entry.pasts[next].name) << "; every cache must go out";
+    return failure();
+  }
   return logits;
 }
 
@@ -227,18 +229,19 @@ Value lastLogits(Entry &entry, Value logits) {
 
 NameLoc namedLoc(MLIRContext *context, StringRef name) { return NameLoc::get(StringAttr::get(context, name)); }
 
-/// Imports the graph as the function `name` with `tokens` query tokens per slot. Returns the vocabulary's size.
-FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind kind, int64_t tokens, LogitRows rows,
-                               Explanation *explanation = nullptr) {
+/// Imports the graph as a function for `batch` slots with `tokens` query tokens each. Returns the vocabulary's size.
+FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind kind, int64_t batch, int64_t tokens,
+                               LogitRows rows, Explanation *explanation = nullptr) {
   MLIRContext *context = module.getContext();
   OpBuilder top = OpBuilder::atBlockEnd(module.getBody());
   auto function =
       func::FuncOp::create(top, module.getLoc(), stringifyEntryKind(kind), FunctionType::get(context, {}, {}));
-  function->setAttr(kEntryAttr, EntryAttr::get(context, kind, state.options.batch, tokens, rows));
+  function->setAttr(kEntryAttr, EntryAttr::get(context, kind, batch, tokens, rows));
   Block *body = function.addEntryBlock();
   Entry entry{.state = state,
               .context = context,
               .builder = OpBuilder::atBlockEnd(body),
+              .sequences = batch,
               .tokens = tokens,
               .explanation = explanation,
               .observes = state.options.values && rows == LogitRows::All,
@@ -284,20 +287,28 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
   return vocabulary;
 }
 
-/// With one token per step every mask that shows it the past is causal. So that a model that is not never decodes
-/// prompts in another way than it would read them at once, it must import for two tokens too.
-LogicalResult checkSeveralTokens(MLIRContext *context, ImportState &state) {
-  constexpr int64_t kTokens = 2;
+/// Checks the decode entry, whose weights are the first `inlineWeights` of the state's, by an import for another
+/// number of sequences and two tokens: the same program must come of it. That also refuses masks that are causal for one token alone,
+/// which every mask is that shows it the past.
+LogicalResult checkSizes(ImportState &state, func::FuncOp decode) {
+  int64_t batch = state.options.batch > 1 ? state.options.batch - 1 : 2;
   for (const onnx::ValueInfoProto &input : state.model.graph().input()) {
     const auto &dims = input.type().tensor_type().shape().dim();
     if (input.name() == "input_ids" && dims.size() == 2 && dims[1].has_dim_value())
       return success();
+    if (!dims.empty() && dims[0].has_dim_value())
+      batch = state.options.batch;
   }
   if (state.options.maxContext == 1)
     return success();
   size_t inlineWeights = state.inlineWeights.size();
-  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(context));
-  LogicalResult result = importEntry(state, *module, EntryKind::Prefill, kTokens, LogitRows::Last);
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(decode.getContext()));
+  LogicalResult result = importEntry(state, *module, EntryKind::Prefill, batch, /*tokens=*/2, LogitRows::Last);
+  if (succeeded(result)) {
+    ArrayRef<InlineWeight> weights(state.inlineWeights);
+    result = checkSameProgram({decode, weights.take_front(inlineWeights)},
+                              {*module->getOps<func::FuncOp>().begin(), weights.drop_front(inlineWeights)});
+  }
   state.inlineWeights.resize(inlineWeights);
   return result;
 }
@@ -371,14 +382,13 @@ OwningOpRef<ModuleOp> importOnnx(MLIRContext &context, StringRef path, const Imp
   ImportState state{*model, options};
   OwningOpRef<ModuleOp> module = ModuleOp::create(namedLoc(&context, model->graph().name()));
   Explanation explanation;
-  FailureOr<int64_t> vocabulary = importEntry(state, *module, EntryKind::Decode, /*tokens=*/1, LogitRows::Last,
-                                              options.explanation ? &explanation : nullptr);
-  if (failed(vocabulary))
+  FailureOr<int64_t> vocabulary = importEntry(state, *module, EntryKind::Decode, options.batch, /*tokens=*/1,
+                                              LogitRows::Last, options.explanation ? &explanation : nullptr);
+  if (failed(vocabulary) || failed(checkSizes(state, *module->getOps<func::FuncOp>().begin())))
     return {};
-  if (options.prefillChunk != 0 && failed(importEntry(state, *module, EntryKind::Prefill, options.prefillChunk,
-                                                      options.allLogits ? LogitRows::All : LogitRows::Last)))
-    return {};
-  if (options.prefillChunk == 0 && failed(checkSeveralTokens(&context, state)))
+  if (options.prefillChunk != 0 &&
+      failed(importEntry(state, *module, EntryKind::Prefill, options.batch, options.prefillChunk,
+                         options.allLogits ? LogitRows::All : LogitRows::Last)))
     return {};
   (*module)->setAttr("helix.vocabulary", IntegerAttr::get(IntegerType::get(&context, 64), *vocabulary));
   if (failed(writeInlineWeights(&context, state, path)) || failed(verify(*module)))

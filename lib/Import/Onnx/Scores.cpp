@@ -43,8 +43,8 @@ LogicalResult importFactor(Entry &entry, const onnx::NodeProto &node, Scores sco
   }
   double &target = scores.stage == Stage::Raw ? scores.scale : scores.softcap;
   target = isDiv ? target / *factor : target * *factor;
-  if (!std::isfinite(target))
-    return refuse(entry, node, "the scale of the scores must be finite");
+  if (!std::isfinite(target) || (target == 0 && scores.stage == Stage::Capped))
+    return refuse(entry, node, "the scale of the scores must be finite, and a cap not 0");
   return defineScores(entry, node, std::move(scores));
 }
 

@@ -97,8 +97,12 @@ LogicalResult importFunction(ImportState &state, ModuleOp module) {
                                        FunctionType::get(context, {}, {}));
   function->setAttr(kEntryAttr, EntryAttr::getStateless(context));
   Block *body = function.addEntryBlock();
-  Entry entry{
-      .state = state, .context = context, .builder = OpBuilder::atBlockEnd(body), .tokens = 1, .loc = module.getLoc()};
+  Entry entry{.state = state,
+              .context = context,
+              .builder = OpBuilder::atBlockEnd(body),
+              .sequences = state.options.batch,
+              .tokens = 1,
+              .loc = module.getLoc()};
   for (const auto &[name, stored] : state.model.initializers)
     entry.values[name] = {.kind = GraphValue::Kind::Weight, .weight = &stored};
   for (const onnx::ValueInfoProto &input : state.model.graph().input())
