@@ -2,10 +2,14 @@
 
 import json
 import shutil
+import sys
 
 import helix
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(helix.ROOT / "test" / "import"))
+import forms  # noqa: E402
 
 FOLDER = helix.MODELS / "checkpoints"
 CHECKPOINTS = sorted(path.name for path in FOLDER.iterdir())
@@ -161,7 +165,7 @@ def test_a_model_cache(tmp_path):
 
 
 def test_beside_its_own_weights(tmp_path):
-    """DIR/model.hlx and its tables leave DIR/model.safetensors alone."""
+    """DIR/model.hlx and its tables leave DIR/model.safetensors alone, also where the model is an ONNX one beside it."""
     folder = copy("llama3", tmp_path / "llama3")
     before = (folder / "model.safetensors").read_bytes()
     helix.tool("helix-compile", folder, "-o", folder / "model.hlx")
@@ -173,5 +177,8 @@ def test_beside_its_own_weights(tmp_path):
     assert done.returncode != 0 and "HLX2" in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == names
     assert (folder / "model.tables.safetensors").read_bytes() == tables
+    (folder / "model.onnx").write_bytes(forms.Form(rope="computed").model().SerializeToString())
+    helix.tool("helix-compile", folder / "model.onnx", "-o", folder / "model.hlx", "--max-context", 32)
+    assert (folder / "model.safetensors").read_bytes() == before
     helix.tool("helix-compile", f"{folder}/", "--kvp", 2)
     assert (tmp_path / "llama3.hlx").exists()

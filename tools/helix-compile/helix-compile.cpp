@@ -221,9 +221,9 @@ helix::ImportOptions importOptions(const Options &options, StringRef output) {
   import.kvScale = options.kvScale;
   import.weightsRoot = options.weightsRoot;
   import.explanation = options.explainImport ? &llvm::errs() : nullptr;
-  // A checkpoint's own file may be model.safetensors, beside a model.hlx.
+  // The model's own weights may be model.safetensors, beside a model.hlx.
   SmallString<256> beside(output);
-  llvm::sys::path::replace_extension(beside, isCheckpoint(options.input) ? "tables.safetensors" : "safetensors");
+  llvm::sys::path::replace_extension(beside, "tables.safetensors");
   import.inlineWeightsPath = beside.str();
   return import;
 }
@@ -320,9 +320,9 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
 
   TimingScope scope = timing.nest("write");
   StringRef directory = llvm::sys::path::parent_path(output);
-  std::optional<helix::artifact::ArtifactT> artifact = helix::planToArtifact(
-      *module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str(), output,
-                importing.inlineWeightsSuffix});
+  std::optional<helix::artifact::ArtifactT> artifact =
+      helix::planToArtifact(*module, {helix::modelDirectory(options.input), directory.empty() ? "." : directory.str(),
+                                      output, importing.inlineWeightsSuffix});
   if (!artifact)
     return failure();
   helix::artifact::Error error;
