@@ -2,32 +2,16 @@
 #include "lib/Artifact/Writer.h"
 #include "lib/Artifact/Format.h"
 #include "lib/Artifact/Reader.h"
+#include "lib/Artifact/WholeFile.h"
 
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 namespace helix::artifact {
 namespace {
-
-bool writeAll(int file, const uint8_t *bytes, size_t count) {
-  while (count != 0) {
-    ssize_t written = ::write(file, bytes, count);
-    if (written < 0 && errno == EINTR)
-      continue;
-    if (written <= 0)
-      return false;
-    bytes += written;
-    count -= size_t(written);
-  }
-  return true;
-}
 
 /// An upper bound of the payload's large parts; what remains is far below the limit.
 uint64_t codeBytes(const ArtifactT &artifact) {
@@ -91,25 +75,13 @@ bool writeArtifact(const ArtifactT &artifact, const std::string &path, Error &er
   std::vector<uint8_t> bytes;
   if (!encodeArtifact(artifact, bytes, error) || !verifyArtifact(bytes, error))
     return false;
-  auto fail = [&](const std::string &name) {
-    return error.set(ErrorCode::ArtifactUnwritable, "cannot write '" + name + "': " + std::strerror(errno));
-  };
   // Renaming onto a device or a pipe would put a file in its place.
   struct stat existing;
   if (::stat(path.c_str(), &existing) == 0 && !S_ISREG(existing.st_mode))
     return error.set(ErrorCode::ArtifactUnwritable, "cannot write '" + path + "': it is not a regular file");
-  std::string temporary = path + "." + std::to_string(::getpid()) + ".tmp";
-  int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (file < 0)
-    return fail(temporary);
-  bool written = writeAll(file, bytes.data(), bytes.size());
-  // Closing can report a write that failed late.
-  if (::close(file) != 0 || !written || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    fail(path);
-    ::unlink(temporary.c_str());
-    return false;
-  }
-  return true;
+  std::string reason;
+  return writeWholeFile(path, bytes.data(), bytes.size(), reason) ||
+         error.set(ErrorCode::ArtifactUnwritable, "cannot write '" + path + "': " + reason);
 }
 
 } // namespace helix::artifact
