@@ -144,6 +144,7 @@ struct SplitReducePass : impl::SplitReduceBase<SplitReducePass> {
     overlapped.exchange = exchangeOf(perf::CollectiveKind::AllReduce, mesh, Axis::N,
                                      perf::allReduceBytes(mesh.ranks(), uint64_t(elements)));
     overlapped.items = site.columns();
+    overlapped.elements = uint64_t(elements);
     overlapped.granule = kGranule;
     overlapped.ranks = mesh.ranks();
     overlapped.sharedBytes = input;

@@ -51,7 +51,10 @@ double overlapSeconds(const Overlapped &site, const std::vector<uint64_t> &sizes
     add(chunkOf(site, sizes[i]), 0);
     Exchange exchange = site.exchange;
     double share = double(sizes[i]) / double(site.items);
-    exchange.sentBytes *= share;
+    if (exchange.kind == CollectiveKind::AllReduce)
+      exchange.sentBytes = allReduceBytes(exchange.peers, site.elements * sizes[i] / site.items);
+    else
+      exchange.sentBytes *= share;
     exchange.fraction *= share;
     if (split) {
       add(Record{2 * i}, 0);

@@ -26,6 +26,7 @@ struct Overlapped {
   uint64_t items = 1;       ///< sequences or query tokens of attention, columns of a product
   uint64_t granule = 1;     ///< a chunk is a multiple of it
   uint32_t ranks = 1;       ///< of the mesh
+  uint64_t elements = 0;    ///< that an all-reduce sums; each rank's share of a chunk is rounded up to whole ones
   double sharedBytes = 0;   ///< of work's activations, what every chunk reads whole: the rows that a product multiplies
   std::optional<Work> join; ///< after the last chunk, if there is more than one: the concatenation of column chunks
 };
