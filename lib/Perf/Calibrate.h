@@ -24,6 +24,7 @@ struct MeasuredStep {
 /// Steps of one process: same artifact, ranks, threads and link.
 struct MeasuredRun {
   std::string name;
+  std::string artifact;       ///< the file whose commands they are
   std::optional<Delay> delay; ///< the artificial link that it ran with
   std::vector<MeasuredStep> steps;
 };

@@ -1,5 +1,6 @@
 //===- HardwareFile.cpp - Hardware descriptions as JSON --------------------===//
 #include "lib/Perf/Hardware.h"
+#include "lib/Perf/JsonProblem.h"
 #include "lib/Perf/Systems.h"
 
 #include <algorithm>
@@ -239,6 +240,8 @@ std::vector<std::string> builtinHardware() {
 
 bool parseHardware(std::string_view text, const std::string &origin, Hardware &hardware, Error &error) {
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded())
+    return error.set(ErrorCode::HardwareUnreadable, "'" + origin + "' " + jsonProblem(text));
   if (!json.is_object())
     return error.set(ErrorCode::HardwareUnreadable, "'" + origin + "' is not a JSON object");
   return readHardware(json, origin, hardware, error);

@@ -1,9 +1,12 @@
 //===- TraceFile.cpp - Measured steps from traces of helix-run -------------===//
 #include "lib/Perf/TraceFile.h"
 #include "lib/Perf/FromArtifact.h"
+#include "lib/Perf/JsonProblem.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -18,6 +21,7 @@ using Json = nlohmann::json;
 /// When a command ran, in seconds.
 struct Span {
   double start = 0, end = 0;
+  std::string kind = {};
 };
 
 struct Reader {
@@ -29,12 +33,15 @@ struct Reader {
   uint32_t ranks = 0;
   std::map<uint64_t, std::map<std::pair<uint64_t, uint64_t>, Span>> spans; ///< step → (command, rank) → span
 
-  bool fail(const std::string &text) { return error.set(ErrorCode::TraceInvalid, "'" + path + "': " + text); }
+  bool fail(const std::string &text) { return error.set(ErrorCode::TraceInvalid, "'" + path + "' " + text); }
 
   static const Json *find(const Json &object, const char *field) {
     auto it = object.is_object() ? object.find(field) : object.end();
     return object.is_object() && it != object.end() ? &*it : nullptr;
   }
+
+  /// An hour: what is longer is no step.
+  static constexpr double kMostMicroseconds = 3600e6;
 
   static bool number(const Json &object, const char *field, double &value) {
     const Json *json = find(object, field);
@@ -66,9 +73,15 @@ struct Reader {
   }
 
   bool open() {
+    errno = 0;
     std::ifstream file(path, std::ios::binary);
     std::string text(std::istreambuf_iterator<char>(file), {});
+    if (!file)
+      return error.set(ErrorCode::TraceInvalid,
+                       "cannot read '" + path + "': " + (errno ? std::strerror(errno) : "it is no file"));
     json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (json.is_discarded())
+      return fail(jsonProblem(text));
     const Json *helix = json.is_object() ? find(json, "helix") : nullptr;
     const Json *name = helix ? find(*helix, "artifact") : nullptr;
     if (!name || !name->is_string())
@@ -77,13 +90,14 @@ struct Reader {
     std::error_code ignored;
     if (!std::filesystem::exists(given, ignored))
       given = std::filesystem::path(path).parent_path() / given.filename();
-    artifact = artifact::readArtifact(given.string(), error);
+    run.artifact = given.string();
+    artifact = artifact::readArtifact(run.artifact, error);
     if (!artifact)
       return false;
     uint64_t count = 0;
     ranks = artifact->mesh()->tpa() * artifact->mesh()->kvp();
     if (!whole(*helix, "ranks", count) || count != ranks)
-      return fail("was written with another artifact than '" + given.string() + "' is now");
+      return fail("was written with another artifact than '" + run.artifact + "' is now");
     if (const Json *link = find(*helix, "link"); link && link->is_object()) {
       Delay delay;
       if (!number(*link, "latency_s", delay.latency) || !number(*link, "bytes_per_s", delay.bytesPerSecond) ||
@@ -107,7 +121,9 @@ struct Reader {
       if (!whole(event, "pid", rank) || !whole(*args, "step", step) || !whole(*args, "command", command) ||
           !number(event, "ts", start) || !number(event, "dur", duration) || rank >= ranks)
         return fail("has an event without pid, ts, dur, step or command");
-      spans[step][{command, rank}] = {start * 1e-6, (start + duration) * 1e-6};
+      const Json *what = find(*args, "kind");
+      spans[step][{command, rank}] = {start * 1e-6, (start + duration) * 1e-6,
+                                      what && what->is_string() ? what->get<std::string>() : ""};
     }
     return true;
   }
@@ -163,13 +179,20 @@ struct Reader {
       double wall = 0;
       Lengths lengths;
       if (!whole(each, "step", number) || !whole(each, "entry_index", entry) ||
-          !Reader::number(each, "wall_us", wall) || !(wall > 0) || entry >= artifact->entries()->size())
+          !Reader::number(each, "wall_us", wall) || !(wall > 0 && wall <= kMostMicroseconds) ||
+          entry >= artifact->entries()->size())
         return fail("has a step without step, entry_index or wall_us");
       size_t slots = artifact->entries()->Get(uint32_t(entry))->batch();
       if (!Reader::lengths(each, "past", slots, lengths.past) ||
           !Reader::lengths(each, "q_len", slots, lengths.newTokens))
         return fail("has a step whose past and q_len are not one whole number for each of " + std::to_string(slots) +
                     " slots");
+      const artifact::Entry &of = *artifact->entries()->Get(uint32_t(entry));
+      for (size_t slot = 0; slot < slots; ++slot)
+        if (lengths.newTokens[slot] > of.tokens() ||
+            lengths.past[slot] > artifact->kv()->capacity() - lengths.newTokens[slot])
+          return fail("has a step with " + std::to_string(lengths.past[slot]) + " past and " +
+                      std::to_string(lengths.newTokens[slot]) + " new tokens, more than the artifact has room for");
       MeasuredStep step;
       step.seconds = wall * 1e-6;
       if (!programOf(*artifact, uint32_t(entry), lengths, {}, 0, step.program, error))
@@ -177,6 +200,10 @@ struct Reader {
       auto found = spans.find(number);
       if (found == spans.end())
         return fail("has no events of step " + std::to_string(number));
+      for (const auto &[at, span] : found->second)
+        if (at.first >= step.program.commands.size() || span.kind != step.program.commands[at.first].what)
+          return fail("was written with another artifact than '" + run.artifact + "' is now: its command " +
+                      std::to_string(at.first) + " is " + (span.kind.empty() ? "of no kind" : span.kind));
       measure(found->second, step);
       run.steps.push_back(std::move(step));
     }

@@ -1,7 +1,11 @@
 //===- Output.cpp - Files that helix-simulate writes -----------------------===//
 #include "Simulate.h"
+#include "lib/Artifact/WholeFile.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -16,14 +20,31 @@ bool writeOutput(const std::string &path, const std::string &text, const std::ve
       return error.set(ErrorCode::SimulateArgumentInvalid,
                        "'" + path + "' is an input of this run; write to another file");
   }
-  errno = 0;
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (file.fail())
-    return error.set(ErrorCode::SimulationUnwritable,
-                     "cannot write '" + path + "': " + (errno ? std::strerror(errno) : "the device takes no more"));
-  return true;
+  std::string reason;
+  std::error_code ignored;
+  if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored)) {
+    errno = 0;
+    std::ofstream file(path, std::ios::binary);
+    file << text;
+    file.close();
+    reason = !file.fail() ? "" : errno ? std::strerror(errno) : "the device takes no more";
+  } else {
+    artifact::writeWholeFile(path, text.data(), text.size(), reason);
+  }
+  return reason.empty() || error.set(ErrorCode::SimulationUnwritable, "cannot write '" + path + "': " + reason);
+}
+
+std::string format(const char *pattern, ...) {
+  va_list arguments, again;
+  va_start(arguments, pattern);
+  va_copy(again, arguments);
+  int length = std::vsnprintf(nullptr, 0, pattern, arguments);
+  va_end(arguments);
+  std::string text(size_t(std::max(length, 0)) + 1, '\0'); // and the zero at the end
+  std::vsnprintf(text.data(), text.size(), pattern, again);
+  va_end(again);
+  text.pop_back();
+  return text;
 }
 
 std::string_view kindOf(const perf::Command &command) {

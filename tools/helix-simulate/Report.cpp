@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdarg>
-#include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -13,15 +11,6 @@ namespace helix {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-__attribute__((format(printf, 1, 2))) std::string format(const char *pattern, ...) {
-  std::array<char, 1024> buffer;
-  va_list arguments;
-  va_start(arguments, pattern);
-  std::vsnprintf(buffer.data(), buffer.size(), pattern, arguments);
-  va_end(arguments);
-  return buffer.data();
-}
 
 std::string bytesText(double bytes) {
   constexpr std::array<const char *, 5> units = {"B", "KiB", "MiB", "GiB", "TiB"};

@@ -60,6 +60,9 @@ bool simulateStep(const SimulateOptions &options, Step &step, Error &error);
 bool writeOutput(const std::string &path, const std::string &text, const std::vector<std::string> &inputs,
                  Error &error);
 
+/// What printf would print.
+__attribute__((format(printf, 1, 2))) std::string format(const char *pattern, ...);
+
 /// The result as tables for people.
 std::string printTable(const Step &step);
 
@@ -73,8 +76,9 @@ std::string printTrace(const Step &step);
 /// few layers and the first two of many.
 bool printTimeline(const Step &step, const std::optional<Range> &layers, std::string &svg, Error &error);
 
-/// Fits a description to the traces that the command line names.
-bool calibrateFromTraces(const SimulateOptions &options, perf::Calibration &calibration, Error &error);
+/// Fits a description to the traces that the command line names; `artifacts` become the files that they are of.
+bool calibrateFromTraces(const SimulateOptions &options, perf::Calibration &calibration,
+                         std::vector<std::string> &artifacts, Error &error);
 
 /// The fit's constants, and how well it predicts each run.
 std::string printCalibration(const perf::Calibration &calibration);

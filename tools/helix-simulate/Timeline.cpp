@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdarg>
 #include <cstdio>
 #include <set>
 
@@ -33,15 +32,6 @@ const Colour &colourOf(std::string_view kind) {
     if (colour.kind == kind)
       return colour;
   return kColours.back();
-}
-
-__attribute__((format(printf, 2, 3))) void append(std::string &svg, const char *pattern, ...) {
-  std::array<char, 2048> buffer;
-  va_list arguments;
-  va_start(arguments, pattern);
-  std::vsnprintf(buffer.data(), buffer.size(), pattern, arguments);
-  va_end(arguments);
-  svg += buffer.data();
 }
 
 /// The start of a text as XML; what is not ASCII becomes a question mark.
@@ -110,38 +100,37 @@ struct Timeline {
   }
 
   void drawFrame() {
-    append(svg,
-           "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"Helvetica, Arial, "
-           "'DejaVu Sans', "
-           "sans-serif\" font-size=\"%.0f\">\n",
-           kWidth, bottom() + 96, kFontSize);
-    append(svg, "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n");
-    append(svg, "<text x=\"%.0f\" y=\"30\" font-size=\"17\" font-weight=\"bold\" fill=\"#1d2430\">%s on %s</text>\n",
-           kLeft, escaped(step.artifact.substr(step.artifact.rfind('/') + 1)).c_str(),
-           escaped(step.hardware.name).c_str());
+    svg += format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"Helvetica, Arial, "
+                  "'DejaVu Sans', "
+                  "sans-serif\" font-size=\"%.0f\">\n",
+                  kWidth, bottom() + 96, kFontSize);
+    svg += format("<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n");
+    svg += format("<text x=\"%.0f\" y=\"30\" font-size=\"17\" font-weight=\"bold\" fill=\"#1d2430\">%s on %s</text>\n",
+                  kLeft, escaped(step.artifact.substr(step.artifact.rfind('/') + 1)).c_str(),
+                  escaped(step.hardware.name).c_str());
     std::string shown = whole() ? "the whole step"
                         : layers.first == layers.last
                             ? "layer " + std::to_string(layers.first)
                             : "layers " + std::to_string(layers.first) + " to " + std::to_string(layers.last);
-    append(svg,
-           "<text x=\"%.0f\" y=\"50\" font-size=\"12\" fill=\"#5c6470\">%s, %llu x %llu tokens, tpa %u x kvp %u; %s: "
-           "%.1f of %.1f us; exposed communication of the step %.1f us</text>\n",
-           kLeft, step.entry == artifact::EntryKind::Decode ? "decode" : "prefill",
-           (unsigned long long)program.sequences, (unsigned long long)step.context, step.tpa, step.kvp, shown.c_str(),
-           (end - begin) * 1e6, step.simulation.seconds * 1e6, step.simulation.exposedSeconds * 1e6);
+    svg += format(
+        "<text x=\"%.0f\" y=\"50\" font-size=\"12\" fill=\"#5c6470\">%s, %llu x %llu tokens, tpa %u x kvp %u; %s: "
+        "%.1f of %.1f us; exposed communication of the step %.1f us</text>\n",
+        kLeft, step.entry == artifact::EntryKind::Decode ? "decode" : "prefill", (unsigned long long)program.sequences,
+        (unsigned long long)step.context, step.tpa, step.kvp, shown.c_str(), (end - begin) * 1e6,
+        step.simulation.seconds * 1e6, step.simulation.exposedSeconds * 1e6);
   }
 
   void drawAxis() {
     double span = (end - begin) * 1e6, every = tickStep(span);
     for (double tick = 0; tick <= span * (1 + 1e-9); tick += every) {
       double at = x(begin + tick / 1e6);
-      append(svg, "<line x1=\"%.2f\" y1=\"%.0f\" x2=\"%.2f\" y2=\"%.0f\" stroke=\"#dfe3ea\"/>\n", at, kRowTop - 6, at,
-             bottom() + 6);
-      append(svg, "<text x=\"%.2f\" y=\"%.0f\" text-anchor=\"middle\" fill=\"#5c6470\">%s</text>\n", at, bottom() + 22,
-             ticks(tick, every).c_str());
+      svg += format("<line x1=\"%.2f\" y1=\"%.0f\" x2=\"%.2f\" y2=\"%.0f\" stroke=\"#dfe3ea\"/>\n", at, kRowTop - 6, at,
+                    bottom() + 6);
+      svg += format("<text x=\"%.2f\" y=\"%.0f\" text-anchor=\"middle\" fill=\"#5c6470\">%s</text>\n", at,
+                    bottom() + 22, ticks(tick, every).c_str());
     }
-    append(svg, "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\" fill=\"#5c6470\">us</text>\n", kLeft - 14,
-           bottom() + 22);
+    svg += format("<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\" fill=\"#5c6470\">us</text>\n", kLeft - 14,
+                  bottom() + 22);
   }
 
   /// A bracket over each layer, from its first command to the first of the next.
@@ -152,11 +141,11 @@ struct Timeline {
     auto close = [&](double to) {
       if (layer >= 0 && to > begin && from < end && x(to) - x(from) > 1) {
         double left = x(from), width = x(to) - left;
-        append(svg, "<rect x=\"%.2f\" y=\"72\" width=\"%.2f\" height=\"18\" fill=\"%s\"/>\n", left, width,
-               shaded ? "#e3e8f0" : "#f0f2f6");
+        svg += format("<rect x=\"%.2f\" y=\"72\" width=\"%.2f\" height=\"18\" fill=\"%s\"/>\n", left, width,
+                      shaded ? "#e3e8f0" : "#f0f2f6");
         if (width > 22)
-          append(svg, "<text x=\"%.2f\" y=\"85\" text-anchor=\"middle\" fill=\"#3a4250\">%s%d</text>\n",
-                 left + width / 2, width > 60 ? "layer " : "", layer);
+          svg += format("<text x=\"%.2f\" y=\"85\" text-anchor=\"middle\" fill=\"#3a4250\">%s%d</text>\n",
+                        left + width / 2, width > 60 ? "layer " : "", layer);
       }
       shaded = !shaded;
     };
@@ -181,10 +170,10 @@ struct Timeline {
         critical.insert(place.command);
     for (uint32_t stream = 0; stream < program.streams; ++stream) {
       std::string name = stream == 0 ? "compute" : stream == 1 ? "comm" : "stream " + std::to_string(stream);
-      append(svg, "<rect x=\"%.0f\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\" fill=\"#f7f8fa\"/>\n", kLeft,
-             rowY(stream), kWidth - kLeft - kRight, kRowHeight);
-      append(svg, "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\" font-size=\"12\" fill=\"#1d2430\">%s</text>\n",
-             kLeft - 10, rowY(stream) + kRowHeight / 2 + 4, name.c_str());
+      svg += format("<rect x=\"%.0f\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\" fill=\"#f7f8fa\"/>\n", kLeft,
+                    rowY(stream), kWidth - kLeft - kRight, kRowHeight);
+      svg += format("<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\" font-size=\"12\" fill=\"#1d2430\">%s</text>\n",
+                    kLeft - 10, rowY(stream) + kRowHeight / 2 + 4, name.c_str());
     }
     // What was waited for lies behind what ran, borders and all.
     for (bool waits : {true, false})
@@ -202,35 +191,34 @@ struct Timeline {
     const Colour &colour = colourOf(kind);
     double left = x(timing.start), width = std::max(0.4, x(timing.end) - left), top = rowY(command.stream);
     bool wait = kind == "wait";
-    append(svg,
-           "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%.0f\" fill=\"%s\" stroke=\"%s\" "
-           "stroke-width=\"%s\"><title>%s %s: %.3f us from %.3f us%s</title></rect>\n",
-           left, top + (wait ? 20 : 4), width, kRowHeight - (wait ? 40 : 8), colour.fill,
-           onPath && !wait ? "#1d2430" : "#ffffff",
-           width < 2         ? "0"
-           : onPath && !wait ? "1.2"
-                             : "0.6",
-           std::string(kind).c_str(), escaped(command.source).c_str(), (timing.end - timing.start) * 1e6,
-           (timing.start - begin) * 1e6, onPath ? ", on the critical path" : "");
+    svg += format("<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%.0f\" fill=\"%s\" stroke=\"%s\" "
+                  "stroke-width=\"%s\"><title>%s %s: %.3f us from %.3f us%s</title></rect>\n",
+                  left, top + (wait ? 20 : 4), width, kRowHeight - (wait ? 40 : 8), colour.fill,
+                  onPath && !wait ? "#1d2430" : "#ffffff",
+                  width < 2         ? "0"
+                  : onPath && !wait ? "1.2"
+                                    : "0.6",
+                  std::string(kind).c_str(), escaped(command.source).c_str(), (timing.end - timing.start) * 1e6,
+                  (timing.start - begin) * 1e6, onPath ? ", on the critical path" : "");
     if (!wait && double(kind.size()) * kLetter + 6 < width)
-      append(svg, "<text x=\"%.2f\" y=\"%.0f\" text-anchor=\"middle\" fill=\"%s\" pointer-events=\"none\">%s</text>\n",
-             left + width / 2, top + kRowHeight / 2 + 4, colour.text, std::string(kind).c_str());
+      svg +=
+          format("<text x=\"%.2f\" y=\"%.0f\" text-anchor=\"middle\" fill=\"%s\" pointer-events=\"none\">%s</text>\n",
+                 left + width / 2, top + kRowHeight / 2 + 4, colour.text, std::string(kind).c_str());
   }
 
   void drawLegend() {
     double at = kLeft, y = bottom() + 56;
     for (const Colour &colour : kColours) {
-      append(svg, "<rect x=\"%.1f\" y=\"%.0f\" width=\"14\" height=\"14\" fill=\"%s\"/>\n", at, y, colour.fill);
-      append(svg, "<text x=\"%.1f\" y=\"%.0f\" fill=\"#1d2430\">%s</text>\n", at + 20, y + 11,
-             std::string(colour.kind).c_str());
+      svg += format("<rect x=\"%.1f\" y=\"%.0f\" width=\"14\" height=\"14\" fill=\"%s\"/>\n", at, y, colour.fill);
+      svg += format("<text x=\"%.1f\" y=\"%.0f\" fill=\"#1d2430\">%s</text>\n", at + 20, y + 11,
+                    std::string(colour.kind).c_str());
       at += 40 + double(colour.kind.size()) * kLetter;
     }
     if (!outlined())
       return;
-    append(svg,
-           "<rect x=\"%.1f\" y=\"%.0f\" width=\"14\" height=\"14\" fill=\"#ffffff\" stroke=\"#1d2430\" "
-           "stroke-width=\"1.2\"/>\n<text x=\"%.1f\" y=\"%.0f\" fill=\"#1d2430\">on the critical path</text>\n",
-           at, y, at + 20, y + 11);
+    svg += format("<rect x=\"%.1f\" y=\"%.0f\" width=\"14\" height=\"14\" fill=\"#ffffff\" stroke=\"#1d2430\" "
+                  "stroke-width=\"1.2\"/>\n<text x=\"%.1f\" y=\"%.0f\" fill=\"#1d2430\">on the critical path</text>\n",
+                  at, y, at + 20, y + 11);
   }
 };
 

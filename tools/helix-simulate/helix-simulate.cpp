@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
 using namespace helix;
@@ -69,6 +70,10 @@ bool checkOptions(const CLI::App &app, const SimulateOptions &options, Error &er
     return fail("name a --hardware: a system of helix-simulate --help, or a JSON file");
   if (options.commands && !options.json)
     return fail("--commands has no effect without --json");
+  std::error_code ignored;
+  if (!options.svgFile.empty() && (options.svgFile == options.traceFile ||
+                                   std::filesystem::equivalent(options.svgFile, options.traceFile, ignored)))
+    return fail("--svg and --trace are both '" + options.svgFile + "'; name another file");
   if (!options.layers.empty() && options.svgFile.empty())
     return fail("--layers has no effect without --svg");
   return true;
@@ -99,8 +104,10 @@ bool run(int argc, char **argv, Error &error) {
     return false;
   if (options.calibrate) {
     perf::Calibration calibration;
-    return calibrateFromTraces(options, calibration, error) &&
-           writeOutput(options.output, perf::printHardware(calibration.hardware), options.inputs, error) &&
+    std::vector<std::string> inputs = options.inputs;
+    inputs.push_back(options.hardware);
+    return calibrateFromTraces(options, calibration, inputs, error) &&
+           writeOutput(options.output, perf::printHardware(calibration.hardware), inputs, error) &&
            printed(printCalibration(calibration), error);
   }
   Step step;
