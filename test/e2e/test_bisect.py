@@ -129,6 +129,9 @@ def test_what_is_no_reference(scratch, tmp_path):
 
     refused(5041, input_ids=None)
     refused(5041, input_ids=np.arange(3))
+    refused(5041, input_ids=np.array([[1, 2.5, 3]]))
+    refused(5041, input_ids=np.array([[1, -2, 3]]))
+    refused(5041, input_ids=np.array([[1, 10**6, 3]]))
     np.savez(tmp_path / "alone.npz", input_ids=arrays["input_ids"])
     assert "HLX5041" in bisect(model, tmp_path / "alone.npz").stderr
     refused(5040, logits=arrays["logits"][:, :3])

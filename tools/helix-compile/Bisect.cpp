@@ -10,6 +10,7 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FileUtilities.h"
 #include "llvm/Support/Format.h"
+#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/WithColor.h"
 
@@ -280,6 +281,12 @@ LogicalResult bisect(MLIRContext &context, const BisectOptions &options, ImportO
   OwningOpRef<ModuleOp> module = importOnnx(context, options.model, import);
   if (!module)
     return failure();
+  int64_t vocabulary = (*module)->getAttrOfType<IntegerAttr>("helix.vocabulary").getInt();
+  for (double id : ids->second.values)
+    if (!(id >= 0 && id < double(vocabulary) && id == std::floor(id)))
+      return fail(ErrorCode::BisectReference, "'" + options.reference + "' has the input id " +
+                                                  llvm::formatv("{0}", id).str() +
+                                                  ", which is none of the vocabulary of " + std::to_string(vocabulary));
 
   auto level = [&](std::string name) { return Comparison{options, reference, values, std::move(name)}; };
   Comparison imported = level("imported graph");
