@@ -73,7 +73,7 @@ bool isForCuda(const artifact::Artifact &artifact) {
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
     : artifact(checked(artifact)), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      gpu(options.gpu), kernels(artifact, gpu) {
+      gpu(options.gpu), kernels(&artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
   if (options.link)
     throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "

@@ -22,17 +22,18 @@ BENCH = [  # model, layers, batch, context
     ("llama-3.1-8b", None, 64, 4096), ("llama-3.1-8b", None, 4, 131072)]
 
 
-def copy_program(build, out):
-    """helix-run and the libraries that it needs."""
+def copy_programs(build, out):
+    """helix-run, the tests of the kernels alone, and the libraries that they need."""
     for folder in ("bin", "lib"):
         (out / folder).mkdir(parents=True)
-    program = build / "bin" / "helix-run"
-    shutil.copy2(program, out / "bin")
-    subprocess.run(["strip", out / "bin" / program.name], check=False)
-    listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    for library in re.findall(r"=> (/\S+)", listing):
-        if not pathlib.Path(library).name.startswith(SYSTEM):
-            shutil.copy2(library, out / "lib")
+    for name in ("helix-run", "HelixGpuKernelTests"):
+        program = build / "bin" / name
+        shutil.copy2(program, out / "bin")
+        subprocess.run(["strip", out / "bin" / name], check=False)
+        listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for library in re.findall(r"=> (/\S+)", listing):
+            if not pathlib.Path(library).name.startswith(SYSTEM):
+                shutil.copy2(library, out / "lib")
 
 
 def pack_fixtures(helix, out, archs):
@@ -108,7 +109,7 @@ def main():
     import helix
 
     shutil.rmtree(options.out, ignore_errors=True)
-    copy_program(options.build, options.out)
+    copy_programs(options.build, options.out)
     cases = pack_fixtures(helix, options.out, options.archs)
     bench = [] if options.no_bench else pack_bench(helix, options.build, options.out, options.archs)
     (options.out / "cases.json").write_text(json.dumps({"cases": cases, "bench": bench}, indent=1))

@@ -27,6 +27,7 @@ class EmulatedMachine : public Machine {
 public:
   /// Few multiprocessors, so that blocks which share out work have several rounds of it.
   DeviceShape shape() const override { return {3, 232448, 233472}; }
+  double sumError() const override { return 1e-6; }
   void *allocate(size_t bytes) override {
     void *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     std::memset(memory, 0xff, bytes);

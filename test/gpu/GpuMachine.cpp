@@ -1,0 +1,48 @@
+//===- GpuMachine.cpp - The kernel tests on a GPU --------------------------===//
+#include "GpuMachine.h"
+
+namespace helix::cuda::test {
+
+GpuMachine::GpuMachine() : gpu(0), stream(makeStream()), library(nullptr, gpu) {}
+
+void *GpuMachine::allocate(size_t bytes) {
+  HeldMemory memory = cuda::allocate(bytes);
+  if (bytes != 0)
+    HELIX_CU(cuMemsetD8Async, memory.get(), 0xff, bytes, stream.get());
+  wait();
+  return reinterpret_cast<void *>(std::exchange(*memory.out(), 0));
+}
+
+void GpuMachine::free(void *memory) {
+  // An error is that of a kernel before, whose test has failed.
+  driver().cuMemFree_v2(reinterpret_cast<Address>(memory));
+}
+
+void GpuMachine::upload(void *to, const void *from, size_t bytes) {
+  if (bytes == 0)
+    return;
+  HELIX_CU(cuMemcpyHtoDAsync_v2, reinterpret_cast<Address>(to), from, bytes, stream.get());
+  wait();
+}
+
+void GpuMachine::download(void *to, const void *from, size_t bytes) {
+  if (bytes == 0)
+    return;
+  HELIX_CU(cuMemcpyDtoHAsync_v2, to, reinterpret_cast<Address>(from), bytes, stream.get());
+  wait();
+}
+
+void GpuMachine::run(const std::vector<Launch> &launches) {
+  for (const Prepared &launch : library.prepare(launches))
+    launch.launch(stream.get());
+  wait();
+}
+
+GpuMachine &gpuMachine() {
+  static GpuMachine machine; // tried again if it throws
+  return machine;
+}
+
+Machine &machine() { return gpuMachine(); }
+
+} // namespace helix::cuda::test
