@@ -9,6 +9,7 @@
 namespace helix::cuda {
 
 HELIX_REGISTER(helix_embedding)
+HELIX_REGISTER(helix_embedding_quantized)
 HELIX_REGISTER(helix_last_token)
 HELIX_REGISTER(helix_keep_logits)
 HELIX_REGISTER(helix_concat)
