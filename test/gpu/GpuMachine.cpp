@@ -38,6 +38,20 @@ void GpuMachine::run(const std::vector<Launch> &launches) {
   wait();
 }
 
+double GpuMachine::seconds(const std::function<void(Stream)> &work) {
+  constexpr uint64_t otherBytes = uint64_t(256) << 20;
+  if (other.get() == 0)
+    other = cuda::allocate(otherBytes), begin = makeEvent(true), end = makeEvent(true);
+  HELIX_CU(cuMemsetD8Async, other.get(), 0, otherBytes, stream.get());
+  HELIX_CU(cuEventRecord, begin.get(), stream.get());
+  work(stream.get());
+  HELIX_CU(cuEventRecord, end.get(), stream.get());
+  wait();
+  float milliseconds = 0;
+  HELIX_CU(cuEventElapsedTime_v2, &milliseconds, begin.get(), end.get());
+  return milliseconds * 1e-3;
+}
+
 GpuMachine &gpuMachine() {
   static GpuMachine machine; // tried again if it throws
   return machine;

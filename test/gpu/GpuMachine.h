@@ -5,6 +5,8 @@
 #include "runtime/Cuda/KernelLibrary.h"
 #include "test/unit/Cuda/Machine.h"
 
+#include <functional>
+
 namespace helix::cuda::test {
 
 /// GPU 0, with the images and the driver that the runtime loads.
@@ -22,6 +24,11 @@ public:
   void download(void *to, const void *from, size_t bytes) override;
   void run(const std::vector<Launch> &launches) override;
 
+  /// Launches that `seconds` can time.
+  std::vector<Prepared> prepare(const std::vector<Launch> &launches) { return library.prepare(launches); }
+  /// What the GPU takes for the work that is put on the stream, its second-level cache full of something else.
+  double seconds(const std::function<void(Stream)> &work);
+
   const std::string &name() const { return gpu.name(); }
   uint64_t freeBytes() const { return gpu.freeBytes(); }
 
@@ -31,6 +38,8 @@ private:
   Gpu gpu;
   HeldStream stream;
   KernelLibrary library;
+  HeldMemory other; ///< more than a second-level cache holds; of `seconds`
+  HeldEvent begin, end;
 };
 
 /// The one that machine() gives.
