@@ -16,7 +16,7 @@ public:
   GpuMachine();
 
   DeviceShape shape() const override { return library.shape(); }
-  /// Tensor cores cut off what they add, once per 16 bytes of a row and multiplication.
+  /// Tensor cores may cut off what they add where the emulation rounds; an estimate until a GPU has said.
   double sumError() const override { return 1e-5; }
   void *allocate(size_t bytes) override;
   void free(void *memory) override;
