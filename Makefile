@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo check check-aarch64 conformance reproduce bench-cpu bench-dtypes bench-hopb docs format
+.PHONY: help setup build demo check check-aarch64 conformance reproduce bench-cpu bench-dtypes bench-gpu bench-hopb docs format
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ bench-hopb: build ## HOP-B measured on this machine beside what the simulator pr
 
 bench-cpu: build ## kernels and whole steps beside this machine's memory and ONNX Runtime
 	@build/venv/bin/python bench/cpu.py --bin $(BUILD)/bin
+
+bench-gpu: build ## the CUDA kernels alone beside the copy bandwidth of this machine's GPU
+	@build/venv/bin/python bench/gpu.py --bin $(BUILD)/bin
 
 check-aarch64: ## the runtime cross-compiled for aarch64, its kernels' tests under QEMU
 	@scripts/aarch64.sh

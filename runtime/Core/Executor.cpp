@@ -47,21 +47,6 @@ StepInputs::StepInputs(const artifact::Entry &entry) {
   qLen = {reinterpret_cast<int32_t *>(parts[2].data()), batch};
 }
 
-/// Packs one weight out of the mapped files; false if it cannot be.
-static bool loadOne(const artifact::Weight &weight, const cpu::WeightPlan &plan, std::span<const Mapping> files,
-                    std::span<std::byte> packed) {
-  std::span<const std::byte> stored = files[weight.file()].bytes().subspan(weight.offset(), weight.length());
-  const artifact::Quantization *quantization = weight.quantization();
-  if (!quantization)
-    return cpu::loadWeight(plan, stored, packed);
-  auto range = [&](const artifact::FileRange *range) {
-    return range ? files[range->file()].bytes().subspan(range->offset(), range->length())
-                 : std::span<const std::byte>();
-  };
-  return cpu::loadQuantized(plan, quantFormat(weight), stored, range(quantization->scales()),
-                            range(quantization->zero_points()), packed);
-}
-
 void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done, const std::function<void()> &report) {
   // Large weights first, so that the threads end together.
   std::vector<uint32_t> order(layout.weights.size());
@@ -76,7 +61,7 @@ void Executor::load(std::span<const Mapping> files, std::atomic<uint64_t> &done,
       const RankLayout::Part &part = layout.weights[order[i]];
       cpu::WeightPlan plan = weightPlan(weight, mesh, rank);
       // Memory that nothing is loaded to is not touched, either: a rank without a share does not pay for it.
-      if (!plan.isEmpty() && !loadOne(weight, plan, files, {weights.data() + part.offset, part.bytes}))
+      if (!plan.isEmpty() && !loadWeight(weight, plan, files, {weights.data() + part.offset, part.bytes}))
         loaded = false;
       files[weight.file()].release(weight.offset(), weight.length());
       done += part.bytes;

@@ -1,7 +1,6 @@
 //===- Layout.cpp - What a rank keeps in memory, and where -----------------===//
 #include "runtime/Core/Layout.h"
 #include "lib/Artifact/Validate.h"
-#include "runtime/Core/Memory.h"
 #include "runtime/Error.h"
 
 #include <algorithm>
@@ -70,6 +69,17 @@ cpu::QuantFormat quantFormat(const artifact::Weight &weight) {
   const artifact::Quantization &quantization = *weight.quantization();
   return {quantization.bits(), quantization.block(), dtypeOf(quantization.scale_dtype()),
           static_cast<cpu::ZeroPoint>(quantization.zero()), quantization.is_signed()};
+}
+
+bool loadWeight(const artifact::Weight &weight, const cpu::WeightPlan &plan, std::span<const Mapping> files,
+                std::span<std::byte> packed) {
+  auto range = [&](const auto &it) { return files[it.file()].bytes().subspan(it.offset(), it.length()); };
+  const artifact::Quantization *quantization = weight.quantization();
+  if (!quantization)
+    return cpu::loadWeight(plan, range(weight), packed);
+  const artifact::FileRange *zeros = quantization->zero_points();
+  return cpu::loadQuantized(plan, quantFormat(weight), range(weight), range(*quantization->scales()),
+                            zeros ? range(*zeros) : std::span<const std::byte>(), packed);
 }
 
 cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_t rank) {

@@ -4,11 +4,13 @@
 
 #include "lib/Artifact/Reader.h"
 #include "runtime/Comm/Communicator.h"
+#include "runtime/Core/Memory.h"
 #include "runtime/Cpu/Kernels.h"
 #include "runtime/Cpu/Quantized.h"
 #include "runtime/Cpu/Weights.h"
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -57,6 +59,10 @@ cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uin
 
 /// What the codes of a weight mean; only of one that has a quantization.
 cpu::QuantFormat quantFormat(const artifact::Weight &weight);
+
+/// Packs a weight out of the mapped files, as `plan` says, which is weightPlan's or one like it; false if it cannot be.
+bool loadWeight(const artifact::Weight &weight, const cpu::WeightPlan &plan, std::span<const Mapping> files,
+                std::span<std::byte> packed);
 
 /// A layer's cache without its memory.
 cpu::KvCache cacheOf(const artifact::Artifact &artifact, uint32_t layer, uint32_t rank);

@@ -19,8 +19,15 @@ std::pair<uint64_t, uint64_t> sizesOf(const cpu::WeightPlan &plan) {
   return plan.transposed ? std::pair(columns, rows) : std::pair(rows, columns);
 }
 
-uint64_t deviceBytesOf(const cpu::WeightPlan &plan) {
+/// As the host packs it, a weight of codes among them, but a product's is packed on the device.
+bool isPackedThere(const artifact::Weight &weight, const cpu::WeightPlan &plan) {
+  return plan.use == cpu::WeightUse::Linear && !weight.quantization();
+}
+
+uint64_t deviceBytesOf(const artifact::Weight &weight, const cpu::WeightPlan &plan) {
   auto [rows, columns] = sizesOf(plan);
+  if (weight.quantization())
+    return cpu::quantLayout(plan, quantFormat(weight)).value().bytes;
   if (plan.use == cpu::WeightUse::Linear)
     return linearBytes(rows, columns, plan.dtype);
   return rows * columns * cpu::elementBytes(plan.dtype);
@@ -32,10 +39,6 @@ const artifact::Artifact &checked(const artifact::Artifact &artifact) {
     throw Error(ErrorCode::CudaShapeUnsupported,
                 what + "; there are no kernels for that on GPUs yet, compile the model with --target cpu");
   };
-  if (artifact.weights())
-    for (const artifact::Weight *weight : *artifact.weights())
-      if (weight->quantization())
-        refuse("the weight '" + (weight->name() ? weight->name()->str() : "") + "' is quantised");
   if (artifact.kv() && artifact.kv()->layers())
     for (const artifact::KvLayer *layer : *artifact.kv()->layers())
       if (layer->dtype() > artifact::DType::BF16)
@@ -73,7 +76,7 @@ bool isForCuda(const artifact::Artifact &artifact) {
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
     : artifact(checked(artifact)), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      gpu(options.gpu), kernels(artifact, gpu) {
+      gpu(options.gpu), kernels(&artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
   if (options.link)
     throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "
@@ -92,7 +95,8 @@ CudaDevice::~CudaDevice() {
 void CudaDevice::layOutWeights() {
   layout.weightBytes = 0;
   for (uint32_t i = 0; i < layout.weights.size(); ++i) {
-    uint64_t bytes = deviceBytesOf(weightPlan(*artifact.weights()->Get(i), mesh, 0));
+    const artifact::Weight &weight = *artifact.weights()->Get(i);
+    uint64_t bytes = deviceBytesOf(weight, weightPlan(weight, mesh, 0));
     layout.weights[i] = {layout.weightBytes, bytes};
     layout.weightBytes += aligned(bytes);
   }
@@ -111,10 +115,14 @@ void CudaDevice::layOutScratch() {
       if (command.work_type() == artifact::Work::PartialAttention) {
         bytes = attentionScratchBytes(attentionOf(artifact, command, first));
       } else if (const auto *work = command.work_as_Linear()) {
+        const artifact::Weight &weight = *artifact.weights()->Get(command.inputs()->Get(1)->index());
         LinearArgs args;
-        args.dtype = static_cast<DType>(artifact.weights()->Get(command.inputs()->Get(1)->index())->dtype());
+        args.dtype = static_cast<DType>(weight.dtype());
         args.rows = work->rows(), args.k = work->k(), args.n = work->n();
-        bytes = linearScratchBytes(args);
+        if (!weight.quantization())
+          bytes = linearScratchBytes(args);
+        for (uint32_t rank = first; rank < last && weight.quantization(); ++rank)
+          bytes = std::max<uint64_t>(bytes, linearScratchBytes(quantizedLinearOf(artifact, command, rank)));
       }
       uint64_t &most = scratchBytes[command.stream()];
       most = std::max(most, aligned(bytes));
@@ -227,33 +235,37 @@ void CudaDevice::allocateAll() {
   lastRows.assign(uint64_t(mesh.ranks()) * artifact.kv()->slots() * artifact.local_vocabulary(), 0.0f);
 }
 
-/// A product's weight is turned on the GPU into the form that its kernel reads: the rows of the file as they are go
-/// there first.
+/// A product's weight of numbers is turned on the GPU into the form that its kernel reads: the rows of the file as they
+/// are go there first.
 void CudaDevice::loadWeights(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) {
   uint64_t largest = 0, done = 0, total = layout.weightBytes * localRanks();
   auto asStored = [&](uint32_t weight, uint32_t rank) {
     cpu::WeightPlan plan = weightPlan(*artifact.weights()->Get(weight), mesh, rank);
-    if (plan.use == cpu::WeightUse::Linear)
+    if (isPackedThere(*artifact.weights()->Get(weight), plan))
       plan.use = cpu::WeightUse::Table, plan.transposed = false;
     return plan;
   };
+  auto hostBytes = [&](uint32_t weight, uint32_t rank) {
+    return artifact.weights()->Get(weight)->quantization() ? layout.weights[weight].bytes
+                                                           : cpu::packedBytes(asStored(weight, rank)).value_or(0);
+  };
   for (uint32_t i = 0; i < layout.weights.size(); ++i)
-    largest = std::max(largest, cpu::packedBytes(asStored(i, first)).value_or(0));
+    largest = std::max(largest, hostBytes(i, first));
   HeldPinned host = allocatePinned(largest);
   HeldMemory plain = allocate(largest);
   for (Rank &rank : ranks)
     for (uint32_t i = 0; i < layout.weights.size(); ++i) {
       const artifact::Weight &weight = *artifact.weights()->Get(i);
       cpu::WeightPlan stored = asStored(i, rank.number), plan = weightPlan(weight, mesh, rank.number);
-      uint64_t bytes = cpu::packedBytes(stored).value_or(0);
+      uint64_t bytes = hostBytes(i, rank.number);
       done += aligned(layout.weights[i].bytes);
       if (plan.isEmpty())
         continue;
       std::span<std::byte> memory(static_cast<std::byte *>(host.get()), bytes);
-      if (!cpu::loadWeight(stored, files[weight.file()].bytes().subspan(weight.offset(), weight.length()), memory))
+      if (!loadWeight(weight, stored, files, memory))
         throw Error(ErrorCode::WeightFileInvalid, "a weight of the artifact cannot be loaded; compile the model again");
       Address to = rank.weights.get() + layout.weights[i].offset;
-      bool packs = plan.use == cpu::WeightUse::Linear;
+      bool packs = isPackedThere(weight, plan);
       HELIX_CU(cuMemcpyHtoDAsync_v2, packs ? plain.get() : to, memory.data(), bytes, main.get());
       if (packs) {
         auto [k, n] = sizesOf(plan);

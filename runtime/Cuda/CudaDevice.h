@@ -13,6 +13,10 @@ namespace helix::cuda {
 /// Whether the artifact's kernels are for NVIDIA GPUs.
 bool isForCuda(const artifact::Artifact &artifact);
 
+/// A product of `rank` with a weight of codes, without addresses.
+LinearQuantizedArgs quantizedLinearOf(const artifact::Artifact &artifact, const artifact::Command &command,
+                                      uint32_t rank);
+
 /// All ranks of an artifact on one GPU, or one of them, its peers in other processes. Every entry is a CUDA graph that
 /// is captured when the artifact is loaded: a copy of the step's inputs, the commands of all ranks on their streams, a
 /// copy of the logits back. A step writes lengths, positions and ids to where that copy begins and launches the graph.

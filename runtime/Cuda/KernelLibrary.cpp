@@ -45,7 +45,7 @@ void Prepared::launch(Stream stream) const {
            parameters, nullptr);
 }
 
-KernelLibrary::KernelLibrary(const artifact::Artifact &artifact, const Gpu &gpu) : artifact(artifact) {
+KernelLibrary::KernelLibrary(const artifact::Artifact *artifact, const Gpu &gpu) : artifact(artifact) {
   deviceShape = {uint32_t(gpu.attribute(kMultiprocessors)), uint32_t(gpu.attribute(kSharedPerBlockOptin)),
                  uint32_t(gpu.attribute(kSharedPerMultiprocessor))};
   if (kernelImages().empty())
@@ -53,13 +53,15 @@ KernelLibrary::KernelLibrary(const artifact::Artifact &artifact, const Gpu &gpu)
                                            "build it where nvcc is found (-DHELIX_CUDA=ON says why it is not)");
   for (const KernelImage &image : kernelImages())
     library.push_back(load(image.code, std::string("the library's image '") + image.name + "'"));
-  for (uint32_t i = 0; artifact.images() && i < artifact.images()->size(); ++i) {
-    const auto &code = *artifact.images()->Get(i)->code();
+  if (!artifact)
+    return;
+  for (uint32_t i = 0; artifact->images() && i < artifact->images()->size(); ++i) {
+    const auto &code = *artifact->images()->Get(i)->code();
     images.push_back(
         load(std::as_bytes(std::span(code.data(), code.size())), "image " + std::to_string(i) + " of the artifact"));
   }
-  if (artifact.kernels())
-    for (const artifact::Kernel *kernel : *artifact.kernels())
+  if (artifact->kernels())
+    for (const artifact::Kernel *kernel : *artifact->kernels())
       kernels.push_back(functionOf(images[kernel->image()].get(), kernel->symbol()->c_str(),
                                    "image " + std::to_string(kernel->image()) + " of the artifact"));
 }
@@ -91,7 +93,7 @@ std::vector<Prepared> KernelLibrary::prepare(std::vector<Launch> all) {
 Prepared KernelLibrary::generated(uint32_t kernel, std::vector<Address> buffers) const {
   Prepared prepared;
   prepared.function = kernels[kernel];
-  prepared.grid = {artifact.kernels()->Get(kernel)->groups(), 1, 1};
+  prepared.grid = {artifact->kernels()->Get(kernel)->groups(), 1, 1};
   prepared.block = {HELIX_CUDA_THREADS, 1, 1};
   prepared.buffers = std::move(buffers);
   return prepared;

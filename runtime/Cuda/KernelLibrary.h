@@ -22,17 +22,18 @@ struct Prepared {
   void launch(Stream stream) const;
 };
 
-/// The kernels of this library and those of an artifact.
+/// The kernels of this library and those of an artifact, if there is one.
 class KernelLibrary {
 public:
   /// Throws KernelsMissing if this build has no CUDA kernels, ImageUnloadable if the driver refuses an image or one
   /// lacks a kernel.
-  KernelLibrary(const artifact::Artifact &artifact, const Gpu &gpu);
+  KernelLibrary(const artifact::Artifact *artifact, const Gpu &gpu);
 
   const DeviceShape &shape() const { return deviceShape; }
 
   /// The launches that the arguments ask for.
   template <typename Args> std::vector<Prepared> prepare(const Args &args) { return prepare(launches(args, shape())); }
+  std::vector<Prepared> prepare(std::vector<Launch> launches);
 
   /// A kernel of the artifact on its operands.
   Prepared generated(uint32_t kernel, std::vector<Address> buffers) const;
@@ -42,10 +43,9 @@ private:
     Function function;
     uint32_t allowedShared; ///< dynamic bytes that a launch may ask for
   };
-  std::vector<Prepared> prepare(std::vector<Launch> launches);
   Function find(const Launch &launch);
 
-  const artifact::Artifact &artifact;
+  const artifact::Artifact *artifact;
   DeviceShape deviceShape;
   std::vector<HeldModule> library, images;
   std::map<std::string, Known> functions; ///< of the library

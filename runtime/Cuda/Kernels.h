@@ -17,6 +17,7 @@
 #define HELIX_RUNTIME_CUDA_KERNELS_H
 
 #include "runtime/Cpu/Kernels.h"
+#include "runtime/Cpu/Quantized.h"
 
 #include <array>
 #include <cstddef>
@@ -38,7 +39,7 @@ struct KernelImage {
 /// In the order of ImageId; empty if the library was built without the CUDA toolkit.
 std::span<const KernelImage> kernelImages();
 
-enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, Linear };
+enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, Linear, LinearQuantized };
 
 /// What launches depend on of the GPU that runs them. The sizes are those of an H200.
 struct DeviceShape {
@@ -103,6 +104,16 @@ size_t linearScratchBytes(const LinearArgs &args);
 /// y = x · weight, summed in f32. Where the weight's type is of 16 bits, x enters with at least 21 of its 24 bits.
 std::vector<Launch> launches(const LinearArgs &args, const DeviceShape &device);
 
+/// Weights of codes lie on the device as on the host (runtime/Cpu/Quantized.h).
+struct LinearQuantizedArgs : cpu::LinearQuantizedArgs {
+  void *scratch = nullptr; ///< linearScratchBytes(…) bytes, as above
+};
+size_t linearScratchBytes(const LinearQuantizedArgs &args);
+
+/// y = x · weight. Products of x, whole, with code - zero (of a Real zero point: with code - 2^(bits - 1), and the rest
+/// times their sum) are summed in f32 over at most kQuantRun elements of a block, and times its scale added up.
+std::vector<Launch> launches(const LinearQuantizedArgs &args, const DeviceShape &device);
+
 /// Rounds f32 to another type, nearest even, for a BLAS.
 struct RoundArgs {
   const float *x = nullptr;
@@ -127,6 +138,9 @@ struct EmbeddingArgs {
 };
 /// An id that the table does not hold, whatever it is, gives zeros.
 std::vector<Launch> launches(const EmbeddingArgs &args, const DeviceShape &device);
+
+/// As cpu::embeddingQuantized.
+std::vector<Launch> launches(const cpu::EmbeddingQuantizedArgs &args, const DeviceShape &device);
 
 std::vector<Launch> launches(const cpu::LastTokenArgs &args, const DeviceShape &device);
 

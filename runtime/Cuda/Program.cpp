@@ -28,6 +28,19 @@ float *floats(Address address) { return reinterpret_cast<float *>(address); }
 
 } // namespace
 
+LinearQuantizedArgs quantizedLinearOf(const artifact::Artifact &artifact, const artifact::Command &command,
+                                      uint32_t rank) {
+  const auto &work = *command.work_as_Linear();
+  const artifact::Weight &weight = *artifact.weights()->Get(command.inputs()->Get(1)->index());
+  cpu::WeightPlan plan = weightPlan(weight, meshOf(artifact), rank);
+  LinearQuantizedArgs args;
+  args.format = quantFormat(weight);
+  args.layout = cpu::quantLayout(plan, args.format).value();
+  args.share = cpu::quantShare(plan, args.format);
+  args.rows = work.rows(), args.k = work.k(), args.n = work.n();
+  return args;
+}
+
 Address CudaDevice::address(const artifact::Operand &operand, const Rank &rank, const Program &program) const {
   switch (operand.space()) {
   case artifact::Space::Device:
@@ -63,6 +76,18 @@ CudaDevice::Work CudaDevice::workOf(const artifact::Command &command, Rank &rank
   switch (command.work_type()) {
   case artifact::Work::Embedding: {
     const auto &work = *command.work_as_Embedding();
+    const artifact::Weight &table = *artifact.weights()->Get(command.inputs()->Get(1)->index());
+    if (table.quantization()) {
+      cpu::WeightPlan plan = weightPlan(table, mesh, rank.number);
+      cpu::QuantFormat format = quantFormat(table);
+      // Where the rank has no rows, no id finds one.
+      return {kernels.prepare(cpu::EmbeddingQuantizedArgs{
+                  reinterpret_cast<const int64_t *>(in(0)), reinterpret_cast<const std::byte *>(in(1)), format,
+                  cpu::quantLayout(plan, format).value(), cpu::quantShare(plan, format), floats(out(0)), work.rows(),
+                  plan.isEmpty() ? 0 : work.vocabulary(), work.hidden(), int64_t(rank.number * work.vocabulary()),
+                  work.tied()}),
+              {}};
+    }
     EmbeddingArgs args;
     args.ids = reinterpret_cast<const int64_t *>(in(0));
     args.table = reinterpret_cast<const void *>(in(1));
@@ -75,9 +100,18 @@ CudaDevice::Work CudaDevice::workOf(const artifact::Command &command, Rank &rank
   }
   case artifact::Work::Linear: {
     const auto &work = *command.work_as_Linear();
+    const artifact::Weight &weight = *artifact.weights()->Get(command.inputs()->Get(1)->index());
     // A product with nothing but padding is zero, whatever the other operand holds.
-    if (weightPlan(*artifact.weights()->Get(command.inputs()->Get(1)->index()), mesh, rank.number).isEmpty())
+    if (weightPlan(weight, mesh, rank.number).isEmpty())
       return {{}, {{out(0), work.rows() * work.n() * sizeof(float)}}};
+    if (weight.quantization()) {
+      LinearQuantizedArgs args = quantizedLinearOf(artifact, command, rank.number);
+      args.x = floats(in(0));
+      args.weight = reinterpret_cast<const std::byte *>(in(1));
+      args.y = floats(out(0));
+      args.scratch = reinterpret_cast<void *>(rank.scratch[command.stream()].get());
+      return {kernels.prepare(args), {}};
+    }
     LinearArgs args;
     args.x = floats(in(0));
     args.weight = reinterpret_cast<const void *>(in(1));

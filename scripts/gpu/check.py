@@ -93,6 +93,22 @@ class Check:
             self.torch = None
         return f"{self.gpu}; torch {self.torch}"
 
+    def kernels(self):
+        """The kernels alone against float64: the unit tests, and sizes that only a GPU can do."""
+        report = self.scratch / "kernels.json"
+        done = self.run(*self.command("HelixGpuKernelTests", f"--gtest_output=json:{report}"), seconds=120)
+        if done.returncode == 77:
+            return done.stderr.strip()
+        if not report.exists():
+            raise RuntimeError(f"ended with {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
+        tests = [test for suite in json.loads(report.read_text())["testsuites"] for test in suite["testsuite"]]
+        failed = [test for test in tests if test.get("failures")]
+        skipped = [f"{test['classname']}.{test['name']}" for test in tests if test["result"] == "SKIPPED"]
+        if failed or done.returncode != 0:
+            said = [f"{test['classname']}.{test['name']}: {test['failures'][0]['failure'][:300]}" for test in failed]
+            raise RuntimeError(f"{len(failed)} of {len(tests)} tests: " + "; ".join(said))
+        return f"{len(tests) - len(skipped)} tests" + "".join(f"; {name} skipped" for name in skipped)
+
     def fixtures(self, dtype):
         """Every fixture on every mesh against the expected logits, several at a time: most of a run is its start."""
 
@@ -213,12 +229,14 @@ class Check:
             return "skipped: no compute-sanitizer here"
         case = next(c for c in self.listing["cases"] if c["fixture"] == "llama-tiny" and (c["kvp"], c["tpa"]) == (2, 2))
         lines = []
-        for tool in ("memcheck", "racecheck", "initcheck"):
-            done = self.run(program, "--tool", tool, "--error-exitcode", 9, *self.command(
-                "helix-run", self.pack / case["file"], "--prompt-ids", "1,2,3,4,5", "--tokens", 3), seconds=60)
-            if done.returncode != 0:
-                raise RuntimeError(f"{tool}: {(done.stdout + done.stderr)[-1500:]}")
-            lines.append(f"{tool} clean")
+        programs = {"a model": ("helix-run", self.pack / case["file"], "--prompt-ids", "1,2,3,4,5", "--tokens", 3),
+                    "the kernels": ("HelixGpuKernelTests", "--gtest_filter=CudaFar.*")}
+        for what, command in programs.items():
+            for tool in ("memcheck", "racecheck", "initcheck"):
+                done = self.run(program, "--tool", tool, "--error-exitcode", 9, *self.command(*command), seconds=60)
+                if done.returncode != 0:
+                    raise RuntimeError(f"{tool} of {what}: {(done.stdout + done.stderr)[-1500:]}")
+                lines.append(f"{tool} of {what} clean")
         return ", ".join(lines)
 
     def steps(self):
@@ -294,12 +312,13 @@ class Check:
 
     def main(self):
         self.part("machine", self.machine, 30)
+        self.part("kernels", self.kernels, 120)
         self.part("fixtures in f32", lambda: self.fixtures("f32"), 110)
         self.part("fixtures in bf16", lambda: self.fixtures("bf16"), 110)
         self.part("graphs with other lengths", self.replay, 40)
         self.part("processes over NCCL", self.processes, 60)
         self.part("a killed process", self.killed, 50)
-        self.part("compute-sanitizer", self.sanitizer, 60)
+        self.part("compute-sanitizer", self.sanitizer, 90)
         self.part("attention of PyTorch", self.attention_peers, 30)
         self.part("decode steps", self.steps, 120)
         self.write()

@@ -17,22 +17,25 @@ MESHES = [(1, 1), (2, 1), (3, 1), (2, 2), (8, 1), (4, 2)]  # kvp x tpa, up to 8 
 PROCESSES = [(2, 1), (2, 2)]  # that also run as processes over NCCL
 # Libraries of the system that programs must take from where they run.
 SYSTEM = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux", "linux-vdso")
+CODES = {"2-bits": {"bits": 2, "zero": "packed"}, "4-bits": {}, "4-bits-real": {"zero": "real", "block": 32},
+         "8-bits-tied": {"bits": 8, "zero": "packed", "tied": True}}
 BENCH = [  # model, layers, batch, context
     ("llama-3.1-8b", None, 1, 1024), ("llama-3.1-8b", None, 1, 131072), ("llama-3.1-8b", None, 8, 4096),
     ("llama-3.1-8b", None, 64, 4096), ("llama-3.1-8b", None, 4, 131072)]
 
 
-def copy_program(build, out):
-    """helix-run and the libraries that it needs."""
+def copy_programs(build, out):
+    """helix-run, the tests of the kernels alone, and the libraries that they need."""
     for folder in ("bin", "lib"):
         (out / folder).mkdir(parents=True)
-    program = build / "bin" / "helix-run"
-    shutil.copy2(program, out / "bin")
-    subprocess.run(["strip", out / "bin" / program.name], check=False)
-    listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    for library in re.findall(r"=> (/\S+)", listing):
-        if not pathlib.Path(library).name.startswith(SYSTEM):
-            shutil.copy2(library, out / "lib")
+    for name in ("helix-run", "HelixGpuKernelTests"):
+        program = build / "bin" / name
+        shutil.copy2(program, out / "bin")
+        subprocess.run(["strip", out / "bin" / name], check=False)
+        listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for library in re.findall(r"=> (/\S+)", listing):
+            if not pathlib.Path(library).name.startswith(SYSTEM):
+                shutil.copy2(library, out / "lib")
 
 
 def pack_fixtures(helix, out, archs):
@@ -75,6 +78,32 @@ def pack_fixtures(helix, out, archs):
     return cases
 
 
+def pack_codes(helix, out, archs):
+    """Models with weights of 2, 4 and 8 bits; what is expected are the logits of the CPU."""
+    sys.path.insert(0, str(ROOT / "test" / "import"))
+    import quantised
+
+    cases = []
+    for name, form in CODES.items():
+        folder = out / "models" / name
+        folder.mkdir(parents=True)
+        model, cpu = folder / "model.onnx", folder / "cpu.hlx"
+        model.write_bytes(quantised.Quantised(**form).model().SerializeToString())
+        ids = [np.random.default_rng(1).integers(0, quantised.forms.VOCABULARY, total) for total in (49, 57, 64)]
+        prompts = helix.write_prompts(folder / "prompts.jsonl", ids)
+        helix.tool("helix-compile", model, "-o", cpu, *helix.options(1, 1, len(ids), context=64))
+        helix.score(cpu, prompts, folder / "expected-f32.npz", decode_last=48)
+        for kvp, tpa in ((1, 1), (3, 1), (4, 2)):
+            file = folder / f"f32-{kvp}x{tpa}.hlx"
+            helix.tool("helix-compile", model, "-o", file, *helix.options(kvp, tpa, len(ids), context=64), "--target",
+                       "cuda", "--cuda-arch", archs)
+            cases.append({"fixture": name, "dtype": "f32", "kvp": kvp, "tpa": tpa, "file": f"models/{name}/{file.name}",
+                          "limit": 2e-5, "processes": False})
+        for left in (model, *folder.glob("cpu.*")):  # artifacts read the weights beside them alone
+            left.unlink()
+    return cases
+
+
 def pack_bench(helix, build, out, archs):
     """Artifacts of models of public shapes; their weights are a hole that the other machine makes for itself."""
     listing, scratch = [], build / "gpu-bench"
@@ -108,12 +137,12 @@ def main():
     import helix
 
     shutil.rmtree(options.out, ignore_errors=True)
-    copy_program(options.build, options.out)
-    cases = pack_fixtures(helix, options.out, options.archs)
+    copy_programs(options.build, options.out)
+    cases = pack_fixtures(helix, options.out, options.archs) + pack_codes(helix, options.out, options.archs)
     bench = [] if options.no_bench else pack_bench(helix, options.build, options.out, options.archs)
     (options.out / "cases.json").write_text(json.dumps({"cases": cases, "bench": bench}, indent=1))
     total = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{options.out}: {len(cases)} artifacts of {len(helix.FIXTURES)} fixtures, {len(bench)} of benchmarks, "
+    print(f"{options.out}: {len(cases)} artifacts of {len(helix.FIXTURES) + len(CODES)} fixtures, {len(bench)} of benchmarks, "
           f"{total / 1e6:.1f} MB")
     if total > LIMIT:
         raise SystemExit(f"more than {LIMIT / 1e6:.0f} MB")

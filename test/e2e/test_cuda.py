@@ -7,11 +7,15 @@ same names that the same model has for the CPU.
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import helix
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(helix.ROOT / "test" / "import"))
+import quantised  # noqa: E402
 
 LIBRARIES = helix.BUILD / "lib"
 EMULATED = LIBRARIES / "libemulated-cuda.so"
@@ -71,6 +75,26 @@ def test_half_precision_is_the_cpus(scratch, dtype, limit):
     ours = score(gpu, cpu, prompts, scratch / "half.npz")
     theirs = helix.score(cpu, prompts, scratch / "half-cpu.npz", decode_last=4)
     assert helix.error(ours, theirs) <= limit
+
+
+@pytest.mark.parametrize("name, kvp, tpa, form", [
+    ("4-bits", 1, 1, {}), ("4-bits-zeros", 2, 2, {"zero": "packed"}), ("4-bits-half", 5, 1, {
+        "zero": "packed", "scale": np.float16}), ("4-bits-real", 4, 2, {"zero": "real", "block": 32}),
+    ("2-bits", 3, 1, {"bits": 2, "zero": "packed"}), ("8-bits-tied", 2, 2, {"bits": 8, "zero": "packed", "tied": True}),
+    ("table", 2, 1, {"table": ("UINT8", 4, 16, "packed")}), ("table-int4", 2, 2, {"table": ("INT4", 4, 16, "middle")})])
+def test_weights_of_codes_are_the_cpus(scratch, name, kvp, tpa, form):
+    model, gpu = scratch / f"{name}.onnx", scratch / f"{name}.hlx"
+    cpu = gpu.with_suffix(".cpu.hlx")
+    model.write_bytes(quantised.Quantised(**form).model().SerializeToString())
+    options = helix.options(kvp, tpa, len(LENGTHS), context=32)
+    helix.tool("helix-compile", model, "-o", gpu, *options, "--target", "cuda", "--cuda-arch", "sm_80")
+    helix.tool("helix-compile", model, "-o", cpu, *options)
+    ids = [np.random.default_rng(1).integers(0, quantised.forms.VOCABULARY, total) for _, total in LENGTHS]
+    prompts = helix.write_prompts(scratch / f"{name}.jsonl", ids)
+    ours = score(gpu, cpu, prompts, scratch / f"{name}.npz")
+    theirs = helix.score(cpu, prompts, scratch / f"{name}-cpu.npz", decode_last=4)
+    assert max(np.abs(row).max() for row in theirs) > 1
+    assert helix.error(ours, theirs) <= 1e-5
 
 
 def processes(gpu, cpu, n, meeting, arguments, more=None):

@@ -43,6 +43,13 @@ __device__ __forceinline__ void fromFloat(float x, BFloat &out) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
 }
 
+/// a - b of two bf16 each, rounded to nearest even.
+__device__ __forceinline__ uint32_t subtractPairs(uint32_t a, uint32_t b) {
+  uint32_t y;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(0x3f803f80), "r"(b ^ 0x80008000));
+  return y;
+}
+
 /// 2^x to 2^-22, subnormal results are 0; NaN stays NaN.
 __device__ __forceinline__ float exp2Fast(float x) {
   float y;

@@ -15,6 +15,7 @@ HELIX_EMBED(Rows)
 HELIX_EMBED(Attention)
 HELIX_EMBED(AttentionTensor)
 HELIX_EMBED(Linear)
+HELIX_EMBED(LinearQuantized)
 
 std::span<const KernelImage> kernelImages() {
 #define HELIX_IMAGE(name)                                                                                              \
@@ -22,7 +23,7 @@ std::span<const KernelImage> kernelImages() {
     #name, { helixImage##name, helixImageEnd##name }                                                                   \
   }
   static const KernelImage images[] = {HELIX_IMAGE(Rows), HELIX_IMAGE(Attention), HELIX_IMAGE(AttentionTensor),
-                                       HELIX_IMAGE(Linear)};
+                                       HELIX_IMAGE(Linear), HELIX_IMAGE(LinearQuantized)};
   return images;
 }
 

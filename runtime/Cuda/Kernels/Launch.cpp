@@ -25,6 +25,10 @@ std::vector<Launch> launches(const EmbeddingArgs &args, const DeviceShape &) {
   return perElement("helix_embedding", args.rows, args.hidden, args);
 }
 
+std::vector<Launch> launches(const cpu::EmbeddingQuantizedArgs &args, const DeviceShape &) {
+  return perElement("helix_embedding_quantized", args.rows, args.hidden, args);
+}
+
 std::vector<Launch> launches(const cpu::LastTokenArgs &args, const DeviceShape &) {
   return perElement("helix_last_token", args.batch, args.hidden, args);
 }

@@ -10,34 +10,12 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
-#include "runtime/Cuda/Kernels/Elements.h"
+#include "runtime/Cuda/Kernels/LoadRow.h"
 
 #include <cmath>
 
 namespace helix::cuda {
 namespace {
-
-/// `count` elements of a row of x from `from` on, zeros past its end. `isAligned`: rows start at multiples of 16 bytes.
-template <int count>
-__device__ __forceinline__ void loadRow(float (&to)[count], const float *row, size_t from, size_t k, bool isAligned) {
-  if (isAligned && from + count <= k) {
-#pragma unroll
-    for (int i = 0; i < count; i += 4) {
-      Bits128 four = load128(row + from + i);
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-        to[i + j] = bitsToFloat(four.word[j]);
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < count; ++i)
-    to[i] = from + i < k ? row[from + i] : 0;
-}
-
-__device__ __forceinline__ bool rowsAligned(const LinearArgs &args) {
-  return (reinterpret_cast<uintptr_t>(args.x) | args.k * sizeof(float)) % 16 == 0;
-}
 
 /// The upper bits that tf32 keeps.
 __device__ __forceinline__ float toTf32(float x) { return bitsToFloat(floatToBits(x) & 0xffffe000); }
@@ -55,7 +33,7 @@ template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void mu
   const size_t perSlice = (runs + argument.slices - 1) / argument.slices, firstRun = blockIdx.z * perSlice;
   const size_t endRun = firstRun + perSlice < runs ? firstRun + perSlice : runs;
   const size_t row = size_t(blockIdx.x) * 8 * R, column = size_t(blockIdx.y) * 16 * M;
-  const bool isAligned = rowsAligned(args);
+  const bool isAligned = rowsAligned(args.x, args.k);
   const T *weight[M][2];
 #pragma unroll
   for (uint32_t m = 0; m < M; ++m)
@@ -159,7 +137,7 @@ HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_f32(LinearArgumen
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const size_t stride = linearStride(args.k, DType::F32), row = size_t(blockIdx.x) * kPlainRows;
   const size_t column = (size_t(blockIdx.y) * kLinearWarps + warp) * kPlainColumns;
-  const bool isAligned = rowsAligned(args);
+  const bool isAligned = rowsAligned(args.x, args.k);
   float sum[kPlainColumns][kPlainRows] = {};
   for (size_t from = lane * 4; from < stride; from += kPlainRun) {
     Bits128 weight[kPlainColumns];

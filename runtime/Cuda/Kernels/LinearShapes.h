@@ -47,6 +47,43 @@ struct LinearArgument {
   uint32_t slices;
 };
 
+/// Of weights of codes: elements of k that a warp takes at a time, all of one block; how many such runs are on their
+/// way; their bytes: codes, scales, zero points.
+inline constexpr uint32_t kQuantRun = 32, kQuantDepth = 4;
+inline constexpr uint32_t kQuantScaleBytes = cpu::kPanelWidth * sizeof(float);
+constexpr uint32_t quantRunBytes(uint32_t bits) {
+  return kQuantRun * cpu::kPanelWidth * bits / 8 + 2 * kQuantScaleBytes;
+}
+
+/// Runs of k. A block is divided from its start on, so that a share's first or last runs may be short or empty.
+struct QuantRuns {
+  uint32_t perBlock;
+  uint64_t count;
+};
+constexpr QuantRuns quantRuns(const cpu::QuantFormat &format, const cpu::QuantShare &share) {
+  uint32_t perBlock = (format.block + kQuantRun - 1) / kQuantRun;
+  return {perBlock, share.count == 0 ? 0 : ((share.first + share.count - 1) / format.block + 1) * perBlock};
+}
+
+/// A tile is a panel's columns for 8 or 16 rows of x; only their number depends on x's rows.
+constexpr LinearShape linearQuantizedShape(size_t rows, size_t n, uint64_t runs) {
+  LinearShape shape;
+  shape.columns = cpu::kPanelWidth;
+  shape.rows = rows <= 8 ? 8 : 16;
+  uint64_t panels = cpu::linearItems(n), most = runs / (kLinearWarps * kQuantDepth);
+  uint64_t wanted = panels == 0 ? 1 : (256 + panels - 1) / panels;
+  wanted = wanted < 8 ? wanted : 8;
+  wanted = wanted < most ? wanted : most;
+  shape.slices = wanted < 1 ? 1 : uint32_t(wanted);
+  return shape;
+}
+
+struct LinearQuantizedArgument {
+  LinearQuantizedArgs args;
+  float *out; ///< y, or [slices, rows, n]
+  uint32_t slices;
+};
+
 } // namespace helix::cuda
 
 #endif // HELIX_RUNTIME_CUDA_KERNELS_LINEARSHAPES_H

@@ -9,21 +9,14 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
+#include "runtime/Cuda/Kernels/WithElement.h"
+
 #include <cmath>
 
 namespace helix::cuda {
 namespace {
 
 constexpr float kLowest = -INFINITY;
-
-template <typename Function> __device__ __forceinline__ void withElement(DType dtype, Function function) {
-  if (dtype == DType::F32)
-    function(float());
-  else if (dtype == DType::F16)
-    function(Half());
-  else
-    function(BFloat());
-}
 
 __device__ __forceinline__ uint64_t pageOf(const KvCache &cache, uint64_t slot, uint64_t local) {
   return uint64_t(cache.table[slot * cache.pagesPerSlot + local / cache.block]);
@@ -43,6 +36,36 @@ HELIX_KERNEL helix_embedding(EmbeddingArgs args) {
     withElement(args.dtype, [&](auto element) {
       value = toFloat(static_cast<const decltype(element) *>(args.table)[local * args.stride + column]);
     });
+  args.y[row * args.hidden + column] = value;
+}
+
+/// Grid: x rows, y runs of columns.
+HELIX_KERNEL helix_embedding_quantized(cpu::EmbeddingQuantizedArgs args) {
+  size_t row = blockIdx.x, column = size_t(blockIdx.y) * blockDim.x + threadIdx.x;
+  if (column >= args.hidden)
+    return;
+  const cpu::QuantFormat &format = args.format;
+  uint64_t local = uint64_t(args.ids[row]) - uint64_t(args.firstId);
+  float value = 0;
+  if (local < args.vocabulary && column < args.share.count) {
+    uint64_t panel = local / cpu::kPanelWidth, lane = local % cpu::kPanelWidth;
+    uint64_t block = (args.share.first + column) / format.block, panelBytes = cpu::kPanelWidth * format.bits / 8;
+    uint64_t byte = args.tied ? (panel * args.hidden + column) * panelBytes + lane % panelBytes
+                              : local * ((args.hidden * format.bits + 7) / 8) + column * format.bits / 8;
+    uint64_t shift = args.tied ? lane / panelBytes * format.bits : column * format.bits % 8;
+    uint64_t at =
+        args.tied ? (panel * args.layout.blocks + block) * cpu::kPanelWidth + lane : local * args.layout.blocks + block;
+    float code = float(uint32_t(args.table[byte]) >> shift & ((1u << format.bits) - 1));
+    withElement(format.scale, [&](auto element) {
+      using Scale = decltype(element);
+      const std::byte *zeros = args.table + args.layout.zeros;
+      float zero = format.zero == cpu::ZeroPoint::Middle   ? float(1u << (format.bits - 1))
+                   : format.zero == cpu::ZeroPoint::Packed ? float(uint32_t(zeros[at]))
+                   : format.zero == cpu::ZeroPoint::Real   ? toFloat(reinterpret_cast<const Scale *>(zeros)[at])
+                                                           : 0;
+      value = (code - zero) * toFloat(reinterpret_cast<const Scale *>(args.table + args.layout.scales)[at]);
+    });
+  }
   args.y[row * args.hidden + column] = value;
 }
 

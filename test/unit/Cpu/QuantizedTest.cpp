@@ -1,92 +1,24 @@
 //===- QuantizedTest.cpp - Products with and rows of weights of codes ------===//
-#include "runtime/Cpu/Quantized.h"
-#include "Reference.h"
+#include "QuantizedReference.h"
 #include "runtime/Cpu/Kernels.h"
 
 namespace helix::cpu::test {
 namespace {
-
-/// A stored tensor of random codes, as a file has them, and what they mean.
-struct Stored {
-  QuantFormat format;
-  uint64_t rows, columns;
-  std::vector<std::byte> codes, scales, zeros;
-
-  Stored(QuantFormat format, uint64_t rows, uint64_t columns, unsigned seed) : format(format), rows(rows), columns(columns) {
-    std::mt19937_64 random(seed);
-    auto fill = [&](std::vector<std::byte> &bytes, uint64_t count) {
-      bytes.resize(count);
-      for (std::byte &byte : bytes)
-        byte = std::byte(random());
-    };
-    fill(codes, rows * codeRow());
-    std::vector<float> numbers = randomFloats(rows * blocks(), seed + 1);
-    for (float &number : numbers)
-      number = 0.5f + std::fabs(number);
-    scales = store(format.scale, numbers);
-    if (format.zero == ZeroPoint::Packed)
-      fill(zeros, rows * zeroRow());
-    if (format.zero == ZeroPoint::Real)
-      zeros = store(format.scale, randomFloats(rows * blocks(), seed + 2, float(1 << format.bits)));
-  }
-
-  uint64_t blocks() const { return (columns + format.block - 1) / format.block; }
-  uint64_t codeRow() const { return (columns * format.bits + 7) / 8; }
-  uint64_t zeroRow() const { return (blocks() * format.bits + 7) / 8; }
-
-  /// Bit by bit, so that nothing is shared with the code under test.
-  int codeAt(const std::vector<std::byte> &bytes, uint64_t row, uint64_t index) const {
-    int code = 0;
-    for (unsigned bit = 0; bit < format.bits; ++bit) {
-      uint64_t at = index * format.bits + bit;
-      code |= (std::to_integer<int>(bytes[row + at / 8]) >> at % 8 & 1) << bit;
-    }
-    if (format.isSigned && code >= 1 << (format.bits - 1))
-      code -= 1 << format.bits;
-    return code;
-  }
-
-  double at(uint64_t row, uint64_t column) const {
-    uint64_t block = row * blocks() + column / format.block;
-    double zero = 0;
-    if (format.zero == ZeroPoint::Middle)
-      zero = format.isSigned ? 0 : 1 << (format.bits - 1);
-    if (format.zero == ZeroPoint::Packed)
-      zero = codeAt(zeros, row * zeroRow(), column / format.block);
-    if (format.zero == ZeroPoint::Real)
-      zero = decode(format.scale, zeros.data(), block);
-    return (codeAt(codes, row * codeRow(), column) - zero) * decode(format.scale, scales.data(), block);
-  }
-
-  std::vector<std::byte> pack(const WeightPlan &plan) const {
-    std::vector<std::byte> packed(quantLayout(plan, format).value().bytes);
-    EXPECT_TRUE(loadQuantized(plan, format, codes, scales, zeros, packed));
-    return packed;
-  }
-};
-
-/// A share: `count` of `local` elements from `begin` on of the window at `window`.
-struct Cut {
-  uint64_t window, begin, count, local;
-};
-
-WeightPlan planOf(const Stored &stored, WeightUse use, Cut rows, Cut columns) {
-  WeightPlan plan;
-  plan.use = use;
-  plan.rank = 2;
-  plan.transposed = use == WeightUse::Linear;
-  plan.dims[0] = {stored.rows, rows.window, {rows.begin, rows.begin + rows.count}, rows.local};
-  plan.dims[1] = {stored.columns, columns.window, {columns.begin, columns.begin + columns.count}, columns.local};
-  return plan;
-}
 
 void expectProduct(const Stored &stored, Cut rows, Cut columns, size_t count) {
   WeightPlan plan = planOf(stored, WeightUse::Linear, rows, columns);
   std::vector<std::byte> packed = stored.pack(plan);
   size_t k = columns.local, n = rows.local;
   std::vector<float> x = randomFloats(count * k, k), y(count * n, kNaN), solo(n, kNaN);
-  LinearQuantizedArgs args{x.data(), packed.data(), stored.format, quantLayout(plan, stored.format).value(),
-                           quantShare(plan, stored.format), y.data(), count, k, n};
+  LinearQuantizedArgs args{x.data(),
+                           packed.data(),
+                           stored.format,
+                           quantLayout(plan, stored.format).value(),
+                           quantShare(plan, stored.format),
+                           y.data(),
+                           count,
+                           k,
+                           n};
   // Panels one by one, as threads may take them.
   for (size_t panel = 0; panel < linearItems(n); ++panel)
     linearQuantized(args, panel, panel + 1);
@@ -113,25 +45,16 @@ void expectProduct(const Stored &stored, Cut rows, Cut columns, size_t count) {
   // The same matrix as a table of which ids are the columns.
   std::vector<int64_t> ids = {0, int64_t(n) - 1, -1, int64_t(n), std::numeric_limits<int64_t>::min(), int64_t(n) / 2};
   std::vector<float> table(ids.size() * k, kNaN);
-  embeddingQuantized({ids.data(), packed.data(), stored.format, args.layout, args.share, table.data(), ids.size(), n, k,
-                      0, true},
-                     0, ids.size());
+  embeddingQuantized(
+      {ids.data(), packed.data(), stored.format, args.layout, args.share, table.data(), ids.size(), n, k, 0, true}, 0,
+      ids.size());
   for (size_t r = 0; r < ids.size(); ++r)
     for (size_t i = 0; i < k; ++i) {
       bool held = ids[r] >= 0 && ids[r] < int64_t(rows.count) && i < columns.count;
-      double want = held ? stored.at(rows.window + rows.begin + uint64_t(ids[r]), columns.window + columns.begin + i) : 0;
+      double want =
+          held ? stored.at(rows.window + rows.begin + uint64_t(ids[r]), columns.window + columns.begin + i) : 0;
       ASSERT_NEAR(table[r * k + i], want, 1e-6 * (1 << stored.format.bits)) << r << " " << i;
     }
-}
-
-template <typename Body> void forEachFormat(Body body) {
-  for (uint32_t bits : {2, 4, 8})
-    for (ZeroPoint zero : {ZeroPoint::Middle, ZeroPoint::Zero, ZeroPoint::Packed, ZeroPoint::Real})
-      for (DType scale : kDTypes)
-        for (bool isSigned : {false, true})
-          // Signed codes have no other zero than their own.
-          if (!isSigned || zero == ZeroPoint::Middle || zero == ZeroPoint::Packed)
-            body(QuantFormat{bits, 16, scale, zero, isSigned});
 }
 
 TEST(Quantized, ProductsMatchFloat64) {
@@ -196,8 +119,10 @@ TEST(Quantized, RefusesWhatIsNoPlan) {
   EXPECT_TRUE(refused([](WeightPlan &, QuantFormat &format) { format.bits = 3; }));
   EXPECT_TRUE(refused([](WeightPlan &, QuantFormat &format) { format.block = 0; }));
   std::vector<std::byte> packed(quantLayout(good, stored.format)->bytes, std::byte(7)), before = packed;
-  EXPECT_FALSE(loadQuantized(good, stored.format, std::span(stored.codes).first(8), stored.scales, stored.zeros, packed));
-  EXPECT_FALSE(loadQuantized(good, stored.format, stored.codes, std::span(stored.scales).first(4), stored.zeros, packed));
+  EXPECT_FALSE(
+      loadQuantized(good, stored.format, std::span(stored.codes).first(8), stored.scales, stored.zeros, packed));
+  EXPECT_FALSE(
+      loadQuantized(good, stored.format, stored.codes, std::span(stored.scales).first(4), stored.zeros, packed));
   EXPECT_FALSE(loadQuantized(good, stored.format, stored.codes, stored.scales, {}, packed));
   EXPECT_EQ(packed, before);
 }

@@ -9,6 +9,7 @@
 namespace helix::cuda {
 
 HELIX_REGISTER(helix_embedding)
+HELIX_REGISTER(helix_embedding_quantized)
 HELIX_REGISTER(helix_last_token)
 HELIX_REGISTER(helix_keep_logits)
 HELIX_REGISTER(helix_concat)
@@ -27,6 +28,7 @@ class EmulatedMachine : public Machine {
 public:
   /// Few multiprocessors, so that blocks which share out work have several rounds of it.
   DeviceShape shape() const override { return {3, 232448, 233472}; }
+  double sumError() const override { return 1e-6; }
   void *allocate(size_t bytes) override {
     void *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     std::memset(memory, 0xff, bytes);

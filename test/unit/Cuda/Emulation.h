@@ -87,6 +87,12 @@ inline float toFloat(float x) { return x; }
 void fromFloat(float x, Half &out);
 void fromFloat(float x, BFloat &out);
 inline void fromFloat(float x, float &out) { out = x; }
+inline uint32_t subtractPairs(uint32_t a, uint32_t b) {
+  BFloat high, low;
+  fromFloat(toFloat(BFloat{uint16_t(a >> 16)}) - toFloat(BFloat{uint16_t(b >> 16)}), high);
+  fromFloat(toFloat(BFloat{uint16_t(a)}) - toFloat(BFloat{uint16_t(b)}), low);
+  return uint32_t(high.bits) << 16 | low.bits;
+}
 inline float exp2Fast(float x) { return std::exp2(x); }
 
 float shuffleXor(float x, int mask);

@@ -42,7 +42,7 @@ void check(DType dtype, size_t rows, size_t k, size_t n, size_t shift = 0) {
     for (size_t j = 0; j < k; ++j)
       for (size_t i = 0; i < n; ++i)
         expected[r * n + i] += double(x[r * k + j]) * roundTo(dtype, weight[j * n + i]);
-  EXPECT_LT(relativeError(ours, expected), 1e-6)
+  EXPECT_LT(relativeError(ours, expected), machine().sumError())
       << "dtype " << int(dtype) << " rows " << rows << " k " << k << " n " << n;
 }
 

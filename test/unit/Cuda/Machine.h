@@ -16,6 +16,8 @@ class Machine {
 public:
   virtual ~Machine() = default;
   virtual DeviceShape shape() const = 0;
+  /// What sums of tensor cores may be off by, relative to the largest.
+  virtual double sumError() const = 0;
   virtual void *allocate(size_t bytes) = 0; ///< aligned to 256; filled with 0xff, which is NaN in every type
   virtual void free(void *memory) = 0;
   virtual void upload(void *to, const void *from, size_t bytes) = 0;

@@ -1,0 +1,195 @@
+//===- Bench.cpp - Times of the CUDA kernels alone -------------------------===//
+//
+//   helix-bench-cuda [--small]
+//
+// Prints a JSON object per line: the GPU; then for a copy on the device and for each kernel and shape `name`, `bytes`
+// that it must move, and `seconds`, a list. Rounds go through all of them in turns, each time with a cold second-level
+// cache. --small: shapes of a few elements, to try the program on an emulation.
+//
+//===-----------------------------------------------------------------------===//
+#include "test/gpu/GpuMachine.h"
+
+#include "runtime/Error.h"
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+
+namespace helix::cuda::test {
+namespace {
+
+constexpr int kRounds = 21;
+
+struct Case {
+  std::string name;
+  double bytes;
+  std::vector<std::shared_ptr<void>> held;
+  std::function<void(Stream)> work;
+  std::vector<double> seconds;
+
+  template <typename T> T *hold(size_t count) {
+    auto buffer = std::make_shared<Buffer<T>>(count);
+    held.push_back(buffer);
+    return buffer->data();
+  }
+  template <typename T> T *hold(const std::vector<T> &values) {
+    auto buffer = std::make_shared<Buffer<T>>(values);
+    held.push_back(buffer);
+    return buffer->data();
+  }
+  /// Bytes of no pattern: what a multiplication takes depends a little on its operands.
+  std::byte *holdRandom(size_t bytes) {
+    static const std::vector<uint64_t> block = [] {
+      std::vector<uint64_t> words(1 << 20);
+      std::mt19937_64 random(1);
+      for (uint64_t &word : words)
+        word = random();
+      return words;
+    }();
+    auto *memory = hold<std::byte>(bytes);
+    for (size_t at = 0; at < bytes; at += block.size() * sizeof(uint64_t))
+      machine().upload(memory + at, block.data(), std::min(bytes - at, block.size() * sizeof(uint64_t)));
+    return memory;
+  }
+  void launch(const std::vector<Launch> &launches) {
+    work = [prepared = gpuMachine().prepare(launches)](Stream stream) {
+      for (const Prepared &each : prepared)
+        each.launch(stream);
+    };
+  }
+};
+
+Case copy(size_t bytes) {
+  Case result{"copy", 2.0 * double(bytes), {}, {}, {}};
+  auto from = reinterpret_cast<Address>(result.holdRandom(bytes));
+  auto to = reinterpret_cast<Address>(result.hold<std::byte>(bytes));
+  result.work = [=](Stream stream) { HELIX_CU(cuMemcpyDtoDAsync_v2, to, from, bytes, stream); };
+  return result;
+}
+
+Case attention(DType dtype, uint32_t batch, uint32_t length, uint32_t heads, uint32_t kvHeads, uint32_t dim) {
+  const uint32_t block = 16;
+  const uint64_t slotPages = (length + block - 1) / block, pages = slotPages * batch;
+  Case result{std::string("attention/") + (dtype == DType::BF16 ? "bf16" : "f16") + "/b" + std::to_string(batch) +
+                  "-h" + std::to_string(heads) + "-kv" + std::to_string(kvHeads) + "-d" + std::to_string(dim) + "-s" +
+                  std::to_string(length),
+              2.0 * batch * length * kvHeads * dim * double(cpu::elementBytes(dtype)),
+              {},
+              {},
+              {}};
+  std::vector<int32_t> table(pages);
+  std::iota(table.begin(), table.end(), 0);
+  AttentionArgs args;
+  args.cache = {result.hold<std::byte>(cpu::kvKeyBytes(pages, kvHeads, block, dim, dtype)),
+                result.hold<std::byte>(cpu::kvValueBytes(pages, kvHeads, block, dim, dtype)),
+                result.hold(table),
+                slotPages,
+                pages,
+                block,
+                1,
+                0,
+                kvHeads,
+                dim,
+                dim,
+                dtype};
+  for (uint32_t b = 0; b < batch; ++b)
+    machine().launch(KvFillArgs{args.cache, b, length});
+  args.q = result.hold(std::vector<float>(size_t(batch) * heads * dim, 0.1f));
+  args.past = result.hold(std::vector<int32_t>(batch, int32_t(length) - 1));
+  args.qLen = result.hold(std::vector<int32_t>(batch, 1));
+  args.send = result.hold<float>(size_t(batch) * heads * (dim + 1));
+  args.tokens = args.tokenCount = 1, args.batchCount = batch, args.heads = args.paddedHeads = heads;
+  args.scratch = reinterpret_cast<float *>(result.hold<std::byte>(attentionScratchBytes(args)));
+  result.launch(launches(args, machine().shape()));
+  return result;
+}
+
+std::string shapeName(size_t k, size_t n, size_t rows) {
+  return "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows);
+}
+
+Case linear(DType dtype, size_t rows, size_t k, size_t n) {
+  static constexpr const char *names[] = {"f32", "f16", "bf16"};
+  Case result{std::string("linear/") + names[size_t(dtype)] + shapeName(k, n, rows),
+              double(linearBytes(k, n, dtype)),
+              {},
+              {},
+              {}};
+  LinearArgs args{result.hold(std::vector<float>(rows * k, 0.1f)),
+                  result.holdRandom(linearBytes(k, n, dtype)),
+                  dtype,
+                  result.hold<float>(rows * n),
+                  nullptr,
+                  rows,
+                  k,
+                  n};
+  args.scratch = result.hold<std::byte>(linearScratchBytes(args));
+  result.launch(launches(args, machine().shape()));
+  return result;
+}
+
+/// Blocks of 32 with scales of 16 bits and packed zero points.
+Case quantized(uint32_t bits, size_t rows, size_t k, size_t n) {
+  cpu::WeightPlan plan;
+  plan.use = cpu::WeightUse::Linear, plan.rank = 2, plan.transposed = true;
+  plan.dims[0] = {n, 0, {0, n}, n};
+  plan.dims[1] = {k, 0, {0, k}, k};
+  LinearQuantizedArgs args;
+  args.format = {bits, 32, DType::F16, cpu::ZeroPoint::Packed};
+  args.layout = cpu::quantLayout(plan, args.format).value();
+  args.share = cpu::quantShare(plan, args.format);
+  args.rows = rows, args.k = k, args.n = n;
+  Case result{"linear/" + std::to_string(bits) + "bit" + shapeName(k, n, rows), double(args.layout.bytes), {}, {}, {}};
+  args.x = result.hold(std::vector<float>(rows * k, 0.1f));
+  args.weight = result.holdRandom(args.layout.bytes);
+  args.y = result.hold<float>(rows * n);
+  args.scratch = result.hold<std::byte>(linearScratchBytes(args));
+  result.launch(launches(args, machine().shape()));
+  return result;
+}
+
+void run(bool small) {
+  std::vector<Case> cases;
+  cases.push_back(copy(size_t(small ? 1 : 512) << 20));
+  // At least 100 MB of weights, and at least 1 GB of cache but for the batch of one.
+  for (auto [k, n] : {std::pair<size_t, size_t>{4096, 28672}, {14336, 8192}})
+    for (size_t rows : {1u, 8u, 16u}) {
+      size_t less = small ? 128 : 1;
+      cases.push_back(linear(DType::BF16, rows, k / less, n / less));
+      for (uint32_t bits : {2u, 4u, 8u})
+        cases.push_back(quantized(bits, rows, k / less, n * 4 / less));
+    }
+  for (auto [batch, length] : {std::pair<uint32_t, uint32_t>{1, 4096}, {1, 32768}, {64, 4096}, {8, 32768}})
+    cases.push_back(small ? attention(DType::BF16, batch > 1 ? 2 : 1, length / 64, 4, 1, 128)
+                          : attention(DType::BF16, batch, length, 32, 8, 128));
+  for (int round = 0; round < (small ? 1 : kRounds); ++round)
+    for (Case &each : cases)
+      each.seconds.push_back(gpuMachine().seconds(each.work));
+  std::printf("{\"gpu\": \"%s\"}\n", gpuMachine().name().c_str());
+  for (const Case &each : cases) {
+    std::printf("{\"name\": \"%s\", \"bytes\": %.0f, \"seconds\": [", each.name.c_str(), each.bytes);
+    for (size_t i = 0; i < each.seconds.size(); ++i)
+      std::printf("%s%.9g", i == 0 ? "" : ", ", each.seconds[i]);
+    std::printf("]}\n");
+  }
+}
+
+} // namespace
+} // namespace helix::cuda::test
+
+int main(int argc, char **argv) {
+  bool small = argc == 2 && std::strcmp(argv[1], "--small") == 0;
+  if (argc > 1 && !small) {
+    std::fprintf(stderr, "usage: helix-bench-cuda [--small]\n");
+    return 2;
+  }
+  try {
+    helix::cuda::test::run(small);
+    return 0;
+  } catch (const helix::Error &error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

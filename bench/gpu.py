@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Measures the CUDA kernels alone on this machine's GPU: `make bench-gpu`.
+
+What is compared is timed in turns, each time with a cold second-level cache, and medians are quoted.
+
+    linear      bytes of a weight, its scales and zero points over the time of the product, over the copy bandwidth
+    attention   bytes of the keys and values that a step must read, the same; of a batch of one, microseconds
+
+The copy bandwidth, bytes read and written by a copy on the device, is that of the same run. Prints a table, writes
+build/bench/gpu.json, and exits with 1 if a target is missed, or there is no GPU.
+"""
+
+import json
+import statistics
+
+import harness
+
+MICROSECONDS = {"b1-h32-kv8-d128-s4096": 14, "b1-h32-kv8-d128-s32768": 45}
+
+
+def main():
+    options = harness.parser(__doc__, "gpu")
+    options.add_argument("--small", action="store_true", help="shapes of a few elements, to try this on an emulation")
+    options = options.parse_args()
+    bench = harness.Bench(options.bin, ".")
+    about, *lines = map(json.loads, bench.tool("helix-bench-cuda", *(["--small"] if options.small else [])).splitlines())
+    print(f"{about['gpu']}\n{'kernel':42} {'us':>10} {'GB/s':>8} {'of copy':>8}")
+    copy = None
+    for line in lines:
+        name, seconds = line["name"], statistics.median(line["seconds"])
+        rate = line["bytes"] / seconds
+        copy = copy or rate
+        print(f"{name:42} {seconds * 1e6:10.1f} {rate / 1e9:8.0f} {rate / copy:8.2f}")
+        shape = name.rsplit("/", 1)[-1]
+        if name == "copy":
+            bench.add("bandwidth/copy", rate / 1e9, "GB/s", better="higher", gpu=about["gpu"])
+        elif shape in MICROSECONDS:
+            bench.add(f"attention_us/{name.split('/', 1)[1]}", seconds * 1e6, "us", MICROSECONDS[shape])
+        elif name.startswith("attention"):
+            bench.add(f"attention_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", better="higher")
+        else:
+            target = None if "/2bit" in name else 0.7 if "/4bit" in name and name.endswith("-b16") else 0.85
+            bench.add(f"linear_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", target, "higher")
+    return bench.write(options.o)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,25 @@
+//===- WithElement.h - From an element type's number to the type -----------===//
+//
+// For kernels; include it after Device.h.
+//
+//===-----------------------------------------------------------------------===//
+#ifndef HELIX_RUNTIME_CUDA_KERNELS_WITHELEMENT_H
+#define HELIX_RUNTIME_CUDA_KERNELS_WITHELEMENT_H
+
+#include "runtime/Cuda/Kernels.h"
+#include "runtime/Cuda/Kernels/Elements.h"
+
+namespace helix::cuda {
+
+template <typename Function> __device__ __forceinline__ void withElement(DType dtype, Function function) {
+  if (dtype == DType::F32)
+    function(float());
+  else if (dtype == DType::F16)
+    function(Half());
+  else
+    function(BFloat());
+}
+
+} // namespace helix::cuda
+
+#endif // HELIX_RUNTIME_CUDA_KERNELS_WITHELEMENT_H

@@ -1,0 +1,15 @@
+//===- EmulatedLinearQuantized.cpp - LinearQuantized.cu on the host --------===//
+#include "Emulation.h"
+
+#include "runtime/Cuda/Kernels/LinearQuantized.cu"
+
+namespace helix::cuda {
+
+HELIX_REGISTER(helix_linear_q2_1)
+HELIX_REGISTER(helix_linear_q2_2)
+HELIX_REGISTER(helix_linear_q4_1)
+HELIX_REGISTER(helix_linear_q4_2)
+HELIX_REGISTER(helix_linear_q8_1)
+HELIX_REGISTER(helix_linear_q8_2)
+
+} // namespace helix::cuda
