@@ -87,6 +87,7 @@ inline float toFloat(float x) { return x; }
 void fromFloat(float x, Half &out);
 void fromFloat(float x, BFloat &out);
 inline void fromFloat(float x, float &out) { out = x; }
+uint32_t subtractHalves(uint32_t a, uint32_t b);
 inline float exp2Fast(float x) { return std::exp2(x); }
 
 float shuffleXor(float x, int mask);

@@ -49,7 +49,7 @@ TEST(CudaResources, KernelsSpillNothing) {
 
 TEST(CudaResources, AttentionStaysInRegistersOnEveryArchitecture) {
   std::map<std::string, Resources> all = resourcesOf("AttentionTensor");
-  for (const char *dtype : {"f16", "bf16"})
+  for (const char *dtype : {"f16", "bf16", "int8", "fp8"})
     for (const char *dim : {"64", "80", "96", "128", "256"})
       for (const char *architecture : {"sm_80", "sm_90a", "sm_100"}) {
         std::string kernel = std::string("helix_attention_") + dtype + "_" + dim + " " + architecture;

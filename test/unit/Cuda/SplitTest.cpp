@@ -105,7 +105,7 @@ TEST(CudaSplit, ScratchRowsAreDistinct) {
 
 TEST(CudaSplit, LaunchesFitTheDevice) {
   DeviceShape device;
-  for (DType dtype : {DType::F32, DType::F16, DType::BF16})
+  for (DType dtype : {DType::F32, DType::F16, DType::BF16, DType::I8, DType::F8E4M3})
     for (uint32_t dim : {64u, 80u, 96u, 128u, 256u, 72u, 576u})
       for (uint32_t batch : {1u, 64u, 1024u}) {
         AttentionArgs args{argsOf(1, 0, 1, 0)};
