@@ -36,10 +36,6 @@ const artifact::Artifact &checked(const artifact::Artifact &artifact) {
     for (const artifact::Weight *weight : *artifact.weights())
       if (weight->quantization())
         refuse("the weight '" + (weight->name() ? weight->name()->str() : "") + "' is quantised");
-  if (artifact.kv() && artifact.kv()->layers())
-    for (const artifact::KvLayer *layer : *artifact.kv()->layers())
-      if (layer->dtype() > artifact::DType::BF16)
-        refuse("the KV cache has elements of 8 bits");
   for (const artifact::Entry *entry : *artifact.entries()) {
     if (entry->kind() == artifact::EntryKind::Stateless)
       refuse("an entry is a stateless function");
@@ -207,6 +203,10 @@ void CudaDevice::allocateAll() {
       KvCache cache = cacheOf(artifact, i, r);
       cache.key = reinterpret_cast<void *>(rank.kv.get() + layout.layers[i].key.offset);
       cache.value = reinterpret_cast<void *>(rank.kv.get() + layout.layers[i].value.offset);
+      if (layout.layers[i].keyScale.bytes != 0) {
+        cache.keyScales = reinterpret_cast<float *>(rank.kv.get() + layout.layers[i].keyScale.offset);
+        cache.valueScales = reinterpret_cast<float *>(rank.kv.get() + layout.layers[i].valueScale.offset);
+      }
       cache.table = reinterpret_cast<const int32_t *>(table.get());
       rank.caches.push_back(cache);
     }

@@ -154,6 +154,29 @@ TEST(CudaDevice, NarrowTypesStayNear) {
   }
 }
 
+TEST(CudaDevice, CachesOfCodesAreTheCpus) {
+  TinyModel model;
+  std::vector<int64_t> ids = randomIds(20, 5);
+  auto expected = model.logits(ids);
+  for (artifact::DType dtype : {artifact::DType::I8, artifact::DType::F8E4M3})
+    for (artifact::KvScaling scaling : {artifact::KvScaling::TokenHead, artifact::KvScaling::Tensor}) {
+      TinyOptions options;
+      options.cache = dtype;
+      options.scaling = scaling;
+      Emulated emulated(model, {2, 2}, options);
+      auto logits = [&](const std::string &path) {
+        Session session(path);
+        session.load();
+        Feed feed{session.admit(0), ids};
+        session.prefill({&feed, 1});
+        return logitsOf(session, 0);
+      };
+      std::vector<float> ours = logits(emulated.path);
+      EXPECT_LE(distance(ours, logits(emulated.directory.file("model.hlx"))), 1e-5);
+      EXPECT_GT(distance(ours, expected.back()), 1e-4) << "nothing was rounded";
+    }
+}
+
 TEST(CudaDevice, TokensAreTheCpus) {
   TinyModel model;
   Emulated emulated(model, {2, 2});
@@ -249,6 +272,28 @@ ErrorCode codeOf(const auto &body) {
   return ErrorCode(0);
 }
 
+/// Makes the embedding's table one of codes of 8 bits, whatever they mean.
+void quantise(artifact::ArtifactT &artifact) {
+  uint32_t index = ~0u;
+  for (auto &entry : artifact.entries)
+    for (auto &command : entry->commands)
+      if (command->work.type == artifact::Work::Embedding) {
+        index = command->inputs[1]->index;
+        const artifact::WeightT &table = *artifact.weights[index];
+        command->inputs[1]->bytes = table.dims[0]->local * (table.dims[1]->local + sizeof(float));
+      }
+  ASSERT_LT(index, artifact.weights.size());
+  artifact::WeightT &table = *artifact.weights[index];
+  table.stored_dtype = artifact::DType::I8;
+  table.length = table.dims[0]->stored * table.dims[1]->stored;
+  table.quantization = std::make_unique<artifact::QuantizationT>();
+  table.quantization->bits = 8;
+  table.quantization->block = uint32_t(table.dims[1]->stored);
+  table.quantization->scales = std::make_unique<artifact::FileRangeT>();
+  table.quantization->scales->offset = table.offset;
+  table.quantization->scales->length = table.dims[0]->stored * sizeof(float);
+}
+
 TEST(CudaDevice, WhatCannotBeIsRefused) {
   TinyModel model;
   Emulated emulated(model, {2, 2});
@@ -258,13 +303,12 @@ TEST(CudaDevice, WhatCannotBeIsRefused) {
   EXPECT_EQ(codeOf([&] { Session(emulated.path, {.link = Link{}}); }), ErrorCode::ArgumentInvalid);
   EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("model.hlx"), {.processes = Processes{0, 4, "file:x"}}); }),
             ErrorCode::ArgumentInvalid);
-  artifact::ArtifactT narrow = tinyArtifact(model, {.tpa = 2, .kvp = 2});
-  narrow.images[0]->triple = "nvptx64-nvidia-cuda";
-  narrow.kv->layers[0]->dtype = artifact::DType::F8E4M3;
-  narrow.kv->layers[0]->scaling = artifact::KvScaling::TokenHead;
+  artifact::ArtifactT quantised = tinyArtifact(model, {.tpa = 2, .kvp = 2});
+  quantised.images[0]->triple = "nvptx64-nvidia-cuda";
+  quantise(quantised);
   artifact::Error error;
-  ASSERT_TRUE(artifact::writeArtifact(narrow, emulated.directory.file("narrow.hlx"), error)) << error.message;
-  EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("narrow.hlx")); }), ErrorCode::CudaShapeUnsupported);
+  ASSERT_TRUE(artifact::writeArtifact(quantised, emulated.directory.file("quantised.hlx"), error)) << error.message;
+  EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("quantised.hlx")); }), ErrorCode::CudaShapeUnsupported);
   EXPECT_EQ(codeOf([] { cuda::check(2, "cuMemAlloc"); }), ErrorCode::CudaFailed);
   ::setenv("HELIX_EMULATED_KERNELS", "/nowhere", 1);
   EXPECT_EQ(codeOf([&] { Session session(emulated.path); }), ErrorCode::ImageUnloadable);
