@@ -56,6 +56,40 @@ const char *anyKernel(DType dtype) {
   return kernels[indexOf(dtype)];
 }
 
+struct Choice {
+  ImageId image;
+  const char *kernel;
+  uint32_t tileRows, threads, sharedBytes;
+  uint32_t mostBlocks; ///< of a multiprocessor
+};
+
+Choice choose(const cpu::AttentionArgs &args, const DeviceShape &device) {
+  const KvCache &cache = args.cache;
+  bool is16Bits = cache.dtype == DType::F16 || cache.dtype == DType::BF16;
+  if (uint32_t shared = latentSharedBytes(args.batchCount);
+      is16Bits && cache.keyDim == kLatentKeyDim && cache.valueDim == kLatentValueDim &&
+      cache.block % kGroupTokens == 0 && shared <= device.sharedBytesPerBlock)
+    return {ImageId::AttentionLatent,
+            cache.dtype == DType::F16 ? "helix_attention_f16_latent" : "helix_attention_bf16_latent",
+            kTensorRows,
+            kLatentWarps * 32,
+            shared,
+            kLatentBlocks};
+  if (const char *kernel = tensorKernel(cache))
+    return {ImageId::AttentionTensor,
+            kernel,
+            kTensorRows,
+            kTensorWarps * 32,
+            tensorSharedBytes(cache.keyDim, uint32_t(cpu::elementBytes(cache.dtype)), args.batchCount),
+            kTensorBlocks};
+  return {ImageId::Attention,
+          anyKernel(cache.dtype),
+          kAnyRows,
+          kAnyThreads,
+          anySharedBytes(cache.keyDim, cache.valueDim, args.batchCount),
+          kAnyBlocks};
+}
+
 } // namespace
 
 size_t attentionScratchBytes(const cpu::AttentionArgs &args) {
@@ -69,20 +103,15 @@ std::vector<Launch> launches(const AttentionArgs &args, const DeviceShape &devic
   if (rows == 0 || args.paddedHeads == 0)
     return {};
   std::vector<Launch> result;
-  const char *tensor = tensorKernel(cache);
-  AttentionArgument argument{args, partCapacity(args), tilesOf(args, tensor ? kTensorRows : kAnyRows)};
+  Choice choice = choose(args, device);
+  AttentionArgument argument{args, partCapacity(args), tilesOf(args, choice.tileRows)};
   uint64_t items = uint64_t(args.batchCount) * argument.capacity * cache.heads * argument.tiles;
   if (items != 0) {
-    uint32_t shared = tensor
-                          ? tensorSharedBytes(cache.keyDim, uint32_t(cpu::elementBytes(cache.dtype)), args.batchCount)
-                          : anySharedBytes(cache.keyDim, cache.valueDim, args.batchCount);
     // As many blocks as run at once; the driver keeps 1 KiB for each.
-    uint64_t perMultiprocessor = std::max(1u, device.sharedBytesPerMultiprocessor / (shared + 1024));
-    uint64_t blocks = std::min(items, device.multiprocessors *
-                                          std::min<uint64_t>(perMultiprocessor, tensor ? kTensorBlocks : kAnyBlocks));
-    result.push_back(launchOf(tensor ? ImageId::AttentionTensor : ImageId::Attention,
-                              tensor ? tensor : anyKernel(cache.dtype), {uint32_t(blocks), 1, 1},
-                              {tensor ? kTensorWarps * 32 : kAnyThreads, 1, 1}, shared, argument));
+    uint64_t fit = std::max(1u, device.sharedBytesPerMultiprocessor / (choice.sharedBytes + 1024));
+    uint64_t blocks = std::min(items, device.multiprocessors * std::min<uint64_t>(fit, choice.mostBlocks));
+    result.push_back(launchOf(choice.image, choice.kernel, {uint32_t(blocks), 1, 1}, {choice.threads, 1, 1},
+                              choice.sharedBytes, argument));
   }
   uint32_t shared = (2 * argument.capacity + kFinishShares * cache.valueDim) * uint32_t(sizeof(float));
   result.push_back(launchOf(ImageId::Attention, "helix_attention_finish", {uint32_t(rows), args.paddedHeads, 1},

@@ -59,6 +59,18 @@ constexpr uint32_t tensorSharedBytes(uint32_t dim, uint32_t element, uint32_t ba
   return counts + tensorQueryBytes(dim) + kTensorWarps * perWarp;
 }
 
+/// The kernel of latents, keys and values of so many dimensions: tiles of kTensorRows, runs of kGroupTokens tokens that
+/// all warps share, blocks that a multiprocessor has registers for.
+inline constexpr uint32_t kLatentKeyDim = 576, kLatentValueDim = 512;
+inline constexpr uint32_t kLatentWarps = 8, kLatentStages = 3, kLatentBlocks = 2;
+inline constexpr uint32_t kLatentStageBytes = tensorKeyBytes(kLatentKeyDim, 2) + tensorValueBytes(kLatentValueDim, 2);
+
+/// Beside stages each warp's sums of a run's scores, and the weights; of a row, a factor and a power.
+constexpr uint32_t latentSharedBytes(uint32_t batch) {
+  uint32_t counts = ((batch + 1) * 4 + 127) / 128 * 128;
+  return counts + kLatentStages * kLatentStageBytes + (kLatentWarps + 1) * kTensorWeightBytes + kTensorRows * 2 * 4;
+}
+
 } // namespace helix::cuda
 
 #endif // HELIX_RUNTIME_CUDA_KERNELS_ATTENTIONSHAPES_H

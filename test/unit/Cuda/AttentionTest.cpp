@@ -236,8 +236,37 @@ TEST(CudaAttention, MatchesFloat64ForEveryHeadSizeAndType) {
     for (uint32_t dim : {64u, 80u, 96u, 128u, 256u, 17u})
       Ranks({dtype, 2, 16, 6, 2, dim, dim, 1, {70, 37}, {1, 1}}).check();
   Ranks({DType::BF16, 2, 16, 6, 2, 192, 128, 2, {70, 37}, {1, 2}}).check();
-  Ranks({DType::F16, 1, 16, 8, 1, 576, 512, 1, {70}, {1}}).check();
   Ranks({DType::F32, 1, 16, 3, 3, 1, 1, 2, {70, 37}, {1, 2}}).check();
+}
+
+/// Latents: one KV head and up to 128 query heads.
+TEST(CudaAttention, MatchesFloat64ForLatents) {
+  Ranks({DType::F32, 1, 16, 8, 1, 576, 512, 1, {70}, {1}}).check();
+  Ranks({DType::F16, 1, 16, 16, 1, 576, 512, 1, {300, 0, 31}, {1, 1, 0}}).check(); // two parts
+  Ranks({DType::BF16, 2, 16, 20, 1, 576, 512, 1, {70, 5}, {1, 1}}).check();
+  Ranks({DType::BF16, 1, 32, 128, 1, 576, 512, 1, {40}, {1}}).check();
+  Shape shape{DType::F16, 1, 16, 12, 1, 576, 512, 3, {47, 14}, {3, 2}, 4, 0, 9};
+  Ranks(shape).check();
+  shape.softcap = 1.5f, shape.slopes = true;
+  Ranks(shape).check();
+}
+
+TEST(CudaAttention, LatentsShowNaNInWhatTheySeeOnly) {
+  for (bool inKey : {true, false}) {
+    Ranks ranks({DType::BF16, 1, 16, 4, 1, 576, 512, 4, {19}, {4}});
+    (inKey ? ranks.keys[0][22 * 576 + 5] : ranks.values[0][22 * 512 + 305]) = kNaN;
+    std::vector<float> send = ranks.attend(0);
+    for (size_t t = 0; t < 4; ++t) {
+      std::vector<double> reference = ranks.expected(0, t, 1, 0);
+      for (size_t i = 0; i < 513; ++i) {
+        float ours = send[ranks.sendIndex(0, t, 1) + i];
+        if (t == 3 && (inKey || i == 305))
+          ASSERT_TRUE(std::isnan(ours)) << inKey << " " << t << " " << i;
+        else
+          ASSERT_NEAR(ours, reference[i], 2e-4) << inKey << " " << t << " " << i;
+      }
+    }
+  }
 }
 
 template <typename Body> void forEachCode(Body body) {

@@ -61,6 +61,17 @@ TEST(CudaResources, AttentionStaysInRegistersOnEveryArchitecture) {
       }
 }
 
+TEST(CudaResources, LatentAttentionStaysInRegistersOnEveryArchitecture) {
+  std::map<std::string, Resources> all = resourcesOf("AttentionLatent");
+  for (const char *dtype : {"f16", "bf16"})
+    for (const char *architecture : {"sm_80", "sm_90a", "sm_100"}) {
+      std::string kernel = std::string("helix_attention_") + dtype + "_latent " + architecture;
+      ASSERT_TRUE(all.contains(kernel)) << kernel;
+      EXPECT_EQ(all[kernel].stackBytes, 0) << kernel;
+      EXPECT_LE(all[kernel].registers, 128) << kernel; // two blocks of 256 threads
+    }
+}
+
 TEST(CudaResources, ImagesAreFatBinaries) {
   ASSERT_FALSE(kernelImages().empty());
   for (const KernelImage &image : kernelImages()) {

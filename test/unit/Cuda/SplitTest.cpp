@@ -125,6 +125,16 @@ TEST(CudaSplit, LaunchesFitTheDevice) {
         if (tensor && dim <= 128 && batch == 64)
           EXPECT_EQ(all[0].grid[0], device.multiprocessors * 2); // two blocks fit
       }
+  // Latents; a block of an A100 has 163 KiB.
+  for (auto [most, kernel] :
+       {std::pair(166912u, "helix_attention_bf16_latent"), std::pair(101376u, "helix_attention_bf16_any")}) {
+    AttentionArgs args{argsOf(1, 0, 1, 0)};
+    args.cache.dtype = DType::BF16, args.cache.keyDim = 576, args.cache.valueDim = 512, args.cache.heads = 1;
+    args.heads = args.paddedHeads = 128;
+    Launch launch = launches(args, {108, most, 167936})[0];
+    EXPECT_STREQ(launch.kernel, kernel);
+    EXPECT_LE(launch.sharedBytes, most);
+  }
   // Pages that do not hold whole runs of 16 tokens go another way.
   AttentionArgs args{argsOf(1, 0, 1, 0)};
   args.cache.dtype = DType::BF16, args.cache.block = 8;
