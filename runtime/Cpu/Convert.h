@@ -2,13 +2,12 @@
 #ifndef HELIX_RUNTIME_CPU_CONVERT_H
 #define HELIX_RUNTIME_CPU_CONVERT_H
 
+#include "runtime/Cpu/Codes.h"
 #include "runtime/Cpu/KvLayout.h"
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 namespace helix::cpu {
 
@@ -19,18 +18,6 @@ struct Half {
 struct BFloat {
   uint16_t bits;
 };
-
-/// Codes of a KV cache, before their scale. −128 is NaN, so that none is hidden.
-struct Int8 {
-  int8_t code;
-};
-/// Four bits of exponent, three of fraction, no infinities, NaN where all of them are set.
-struct Fp8 {
-  uint8_t bits;
-};
-
-/// The largest magnitudes of codes: what is beyond them saturates.
-inline constexpr float kLargestInt8 = 127, kLargestFp8 = 448;
 
 inline float toFloat(float x) { return x; }
 inline float toFloat(BFloat x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }
@@ -65,38 +52,6 @@ inline void fromFloat(float x, Half &out) {
     half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
   }
   out.bits = uint16_t(half | sign);
-}
-
-inline float toFloat(Int8 x) { return x.code == -128 ? std::numeric_limits<float>::quiet_NaN() : float(x.code); }
-inline float toFloat(Fp8 x) {
-  uint32_t sign = uint32_t(x.bits & 0x80) << 24, magnitude = x.bits & 0x7f;
-  if (magnitude == 0x7f)
-    return std::numeric_limits<float>::quiet_NaN();
-  // As the float of the same fields the value is 2^120 too small, subnormals included.
-  float value = std::bit_cast<float>(magnitude << 20) * 0x1p120f;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
-}
-inline void fromFloat(float x, Int8 &out) {
-  if (x != x)
-    out.code = -128;
-  else
-    out.code = int8_t(std::nearbyint(std::clamp(x, -kLargestInt8, kLargestInt8)));
-}
-inline void fromFloat(float x, Fp8 &out) {
-  uint32_t bits = std::bit_cast<uint32_t>(x), sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffff;
-  uint32_t code;
-  if (magnitude > 0x7f800000) {
-    code = 0x7f;
-  } else if (magnitude >= std::bit_cast<uint32_t>(kLargestFp8)) {
-    code = 0x7e;
-  } else if (magnitude >= 0x3c800000) { // 2^-6: the smallest normal number
-    uint32_t rebased = magnitude - (120u << 23);
-    code = (rebased + 0x7ffff + (rebased >> 20 & 1)) >> 20;
-  } else {
-    // Adding 2^14 puts the code's last subnormal bit (2^-9) at the float's last bit, so that the addition rounds.
-    code = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) - std::bit_cast<uint32_t>(0x1p14f);
-  }
-  out.bits = uint8_t(code | sign);
 }
 
 /// Calls `function` with a value of the element type that `dtype` names: one that weights may have.

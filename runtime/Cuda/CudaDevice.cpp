@@ -33,26 +33,6 @@ uint64_t deviceBytesOf(const artifact::Weight &weight, const cpu::WeightPlan &pl
   return rows * columns * cpu::elementBytes(plan.dtype);
 }
 
-/// Throws unless there are kernels for all that the artifact does.
-const artifact::Artifact &checked(const artifact::Artifact &artifact) {
-  auto refuse = [](const std::string &what) {
-    throw Error(ErrorCode::CudaShapeUnsupported,
-                what + "; there are no kernels for that on GPUs yet, compile the model with --target cpu");
-  };
-  if (artifact.kv() && artifact.kv()->layers())
-    for (const artifact::KvLayer *layer : *artifact.kv()->layers())
-      if (layer->dtype() > artifact::DType::BF16)
-        refuse("the KV cache has elements of 8 bits");
-  for (const artifact::Entry *entry : *artifact.entries()) {
-    if (entry->kind() == artifact::EntryKind::Stateless)
-      refuse("an entry is a stateless function");
-    for (uint32_t i = 0; entry->commands() && i < entry->commands()->size(); ++i)
-      if (artifact::Work work = entry->commands()->Get(i)->work_type(); work > artifact::Work::Wait)
-        refuse(std::string("a command is ") + artifact::EnumNameWork(work));
-  }
-  return artifact;
-}
-
 /// The process that runs, as ranks [first, last).
 std::pair<uint32_t, uint32_t> ranksHere(const SessionOptions &options, uint32_t ranks) {
   if (!options.processes)
@@ -75,7 +55,7 @@ bool isForCuda(const artifact::Artifact &artifact) {
 }
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
-    : artifact(checked(artifact)), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
+    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
       gpu(options.gpu), kernels(&artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
   if (options.link)
@@ -215,6 +195,10 @@ void CudaDevice::allocateAll() {
       KvCache cache = cacheOf(artifact, i, r);
       cache.key = reinterpret_cast<void *>(rank.kv.get() + layout.layers[i].key.offset);
       cache.value = reinterpret_cast<void *>(rank.kv.get() + layout.layers[i].value.offset);
+      if (layout.layers[i].keyScale.bytes != 0) {
+        cache.keyScales = reinterpret_cast<float *>(rank.kv.get() + layout.layers[i].keyScale.offset);
+        cache.valueScales = reinterpret_cast<float *>(rank.kv.get() + layout.layers[i].valueScale.offset);
+      }
       cache.table = reinterpret_cast<const int32_t *>(table.get());
       rank.caches.push_back(cache);
     }

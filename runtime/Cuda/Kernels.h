@@ -39,7 +39,7 @@ struct KernelImage {
 /// In the order of ImageId; empty if the library was built without the CUDA toolkit.
 std::span<const KernelImage> kernelImages();
 
-enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, Linear, LinearQuantized };
+enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, AttentionLatent, Linear, LinearQuantized };
 
 /// What launches depend on of the GPU that runs them. The sizes are those of an H200.
 struct DeviceShape {

@@ -3,6 +3,7 @@
 #include "runtime/Core/Session.h"
 #include "runtime/Cuda/Driver.h"
 #include "runtime/Cuda/Exchange.h"
+#include "runtime/Cuda/KernelLibrary.h"
 #include "test/unit/Core/TinyModel.h"
 
 #include <gtest/gtest.h>
@@ -154,6 +155,29 @@ TEST(CudaDevice, NarrowTypesStayNear) {
   }
 }
 
+TEST(CudaDevice, CachesOfCodesAreTheCpus) {
+  TinyModel model;
+  std::vector<int64_t> ids = randomIds(20, 5);
+  auto expected = model.logits(ids);
+  for (artifact::DType dtype : {artifact::DType::I8, artifact::DType::F8E4M3})
+    for (artifact::KvScaling scaling : {artifact::KvScaling::TokenHead, artifact::KvScaling::Tensor}) {
+      TinyOptions options;
+      options.cache = dtype;
+      options.scaling = scaling;
+      Emulated emulated(model, {2, 2}, options);
+      auto logits = [&](const std::string &path) {
+        Session session(path);
+        session.load();
+        Feed feed{session.admit(0), ids};
+        session.prefill({&feed, 1});
+        return logitsOf(session, 0);
+      };
+      std::vector<float> ours = logits(emulated.path);
+      EXPECT_LE(distance(ours, logits(emulated.directory.file("model.hlx"))), 1e-5);
+      EXPECT_GT(distance(ours, expected.back()), 1e-4) << "nothing was rounded";
+    }
+}
+
 TEST(CudaDevice, TokensAreTheCpus) {
   TinyModel model;
   Emulated emulated(model, {2, 2});
@@ -258,13 +282,10 @@ TEST(CudaDevice, WhatCannotBeIsRefused) {
   EXPECT_EQ(codeOf([&] { Session(emulated.path, {.link = Link{}}); }), ErrorCode::ArgumentInvalid);
   EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("model.hlx"), {.processes = Processes{0, 4, "file:x"}}); }),
             ErrorCode::ArgumentInvalid);
-  artifact::ArtifactT narrow = tinyArtifact(model, {.tpa = 2, .kvp = 2});
-  narrow.images[0]->triple = "nvptx64-nvidia-cuda";
-  narrow.kv->layers[0]->dtype = artifact::DType::F8E4M3;
-  narrow.kv->layers[0]->scaling = artifact::KvScaling::TokenHead;
-  artifact::Error error;
-  ASSERT_TRUE(artifact::writeArtifact(narrow, emulated.directory.file("narrow.hlx"), error)) << error.message;
-  EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("narrow.hlx")); }), ErrorCode::CudaShapeUnsupported);
+  cuda::Gpu gpu(0);
+  cuda::KernelLibrary library(nullptr, gpu);
+  cuda::Launch large{.image = cuda::ImageId::Attention, .kernel = "helix_attention_f32_any", .sharedBytes = 1 << 20};
+  EXPECT_EQ(codeOf([&] { library.prepare(std::vector{large}); }), ErrorCode::CudaShapeUnsupported);
   EXPECT_EQ(codeOf([] { cuda::check(2, "cuMemAlloc"); }), ErrorCode::CudaFailed);
   ::setenv("HELIX_EMULATED_KERNELS", "/nowhere", 1);
   EXPECT_EQ(codeOf([&] { Session session(emulated.path); }), ErrorCode::ImageUnloadable);

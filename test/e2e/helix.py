@@ -51,10 +51,13 @@ def meshes(fixture):
     return [(kvp, tpa) for kvp, tpa in MESHES if tpa <= LISTING[fixture]["kv_heads"]]
 
 
-def options(kvp, tpa, batch, dtype="f32", block=4, context=96):
-    """Flags of helix-compile for the suite's cases: contexts of 96, prefill chunks of 16 with all logits."""
+def options(kvp, tpa, batch, dtype="f32", block=4, context=96, cache=None):
+    """Flags of helix-compile for the suite's cases: contexts of 96, prefill chunks of 16 with all logits.
+
+    Caches are of the weights' type, or of `cache`.
+    """
     return ["--kvp", kvp, "--tpa", tpa, "--batch", batch, "--max-context", context, "--prefill-chunk", 16, "--all-logits",
-            "--block", block, "--weight-dtype", dtype, "--kv-dtype", dtype]
+            "--block", block, "--weight-dtype", dtype, "--kv-dtype", cache or dtype]
 
 
 def compile_model(fixture, out, *flags):

@@ -29,10 +29,10 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("cuda")
 
 
-def artifacts(scratch, fixture, kvp, tpa, dtype="f32", *flags):
+def artifacts(scratch, fixture, kvp, tpa, dtype="f32", *flags, block=4, cache=None):
     """The model for a GPU, and for the CPU."""
-    out = scratch / f"{fixture}-{kvp}x{tpa}-{dtype}{''.join(map(str, flags))}.hlx"
-    options = helix.options(kvp, tpa, len(LENGTHS), dtype, block=4, context=32)
+    out = scratch / f"{fixture}-{kvp}x{tpa}-{dtype}-{cache}-{block}{''.join(map(str, flags))}.hlx"
+    options = helix.options(kvp, tpa, len(LENGTHS), dtype, block, context=32, cache=cache)
     if not out.exists():
         helix.compile_model(fixture, out, *options, *flags, "--target", "cuda", "--cuda-arch", "sm_80")
         helix.compile_model(fixture, out.with_suffix(".cpu.hlx"), *options, *flags)
@@ -95,6 +95,20 @@ def test_weights_of_codes_are_the_cpus(scratch, name, kvp, tpa, form):
     theirs = helix.score(cpu, prompts, scratch / f"{name}-cpu.npz", decode_last=4)
     assert max(np.abs(row).max() for row in theirs) > 1
     assert helix.error(ours, theirs) <= 1e-5
+
+
+# Pages of 16 tokens and heads of 128: on tensor cores.
+@pytest.mark.parametrize("fixture, kvp, tpa, block", [("llama-tiny", 2, 2, 4), ("llama-d128", 2, 1, 16)])
+@pytest.mark.parametrize("cache, flags", [
+    ("int8", ()), ("int8", ("--kv-scale", 2.0**-5)), ("fp8-e4m3", ()), ("fp8-e4m3", ("--kv-scale", 2.0**-5))])
+def test_caches_of_codes_are_the_cpus(scratch, fixture, kvp, tpa, block, cache, flags):
+    gpu, cpu = artifacts(scratch, fixture, kvp, tpa, "f32", *flags, block=block, cache=cache)
+    ids = helix.sequences(fixture, LENGTHS)
+    prompts = helix.write_prompts(scratch / f"codes-{fixture}.jsonl", ids)
+    ours = score(gpu, cpu, prompts, scratch / "codes.npz")
+    theirs = helix.score(cpu, prompts, scratch / "codes-cpu.npz", decode_last=4)
+    assert helix.error(ours, theirs) <= 1e-5
+    assert helix.error(ours, [helix.onnx_logits(fixture, row) for row in ids]) > 1e-4, "nothing was rounded"
 
 
 def processes(gpu, cpu, n, meeting, arguments, more=None):

@@ -1,4 +1,5 @@
 //===- Attention.cu - Partial attention of any shape, and its last step ----===//
+#include "runtime/Cpu/Codes.h"
 #include "runtime/Cuda/Kernels/Split.h"
 #ifndef HELIX_CUDA_EMULATION
 #include "runtime/Cuda/Kernels/Device.h"
@@ -63,7 +64,9 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
           score = 0;
           for (uint32_t i = 0; i < cache.keyDim; ++i)
             score = fmaf(query[r * cache.keyDim + i], toFloat(key[size_t(i) * cache.block]), score);
-          score *= args.scale;
+          score *= args.scale * cache.keyScale;
+          if (cache.keyScales)
+            score *= cache.keyScales[cpu::kvScaleIndex(cache, page, work.kvHead) + local % cache.block];
           if (args.softcap != 0)
             score = args.softcap * tanhf(score / args.softcap);
           if (args.slopes)
@@ -81,8 +84,15 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
         float sum = a + b;
         for (int mask = 16; mask != 0; mask /= 2)
           sum += shuffleXor(sum, mask);
-        scores[r * kStep + lane] = a;
-        scores[r * kStep + lane + 32] = b;
+        const Row &of = rows[r];
+        auto scaled = [&](float weight, uint32_t local) {
+          if (!cache.valueScales || local < of.from || local >= of.seen)
+            return weight;
+          uint64_t page = uint64_t(cache.table[work.b * cache.pagesPerSlot + local / cache.block]);
+          return weight * cache.valueScales[cpu::kvScaleIndex(cache, page, work.kvHead) + local % cache.block];
+        };
+        scores[r * kStep + lane] = scaled(a, step + lane);
+        scores[r * kStep + lane + 32] = scaled(b, step + lane + 32);
         float factor = expf(maxima[r] - shift);
         __syncwarp();
         if (lane == 0) {
@@ -119,7 +129,7 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
       Destination to = destinationOf(argument, work, of);
       float sum = sums[r];
       for (uint32_t i = thread; i < cache.valueDim; i += kThreads)
-        to.output[i] = sum == 0 ? 0 : output[r * cache.valueDim + i] / sum;
+        to.output[i] = sum == 0 ? 0 : output[r * cache.valueDim + i] / sum * cache.valueScale;
       if (thread == 0)
         *to.lse = sum == 0 ? -INFINITY : maxima[r] + logf(sum);
     }
@@ -130,14 +140,20 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
 } // namespace
 
 /// By the cache's type. Grid: x blocks that share out the items.
-HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_f32_any(AttentionArgument argument) {
+HELIX_KERNEL __launch_bounds__(kAnyThreads, kAnyBlocks) helix_attention_f32_any(AttentionArgument argument) {
   attendAny<float>(argument);
 }
-HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_f16_any(AttentionArgument argument) {
+HELIX_KERNEL __launch_bounds__(kAnyThreads, kAnyBlocks) helix_attention_f16_any(AttentionArgument argument) {
   attendAny<Half>(argument);
 }
-HELIX_KERNEL __launch_bounds__(kAnyThreads) helix_attention_bf16_any(AttentionArgument argument) {
+HELIX_KERNEL __launch_bounds__(kAnyThreads, kAnyBlocks) helix_attention_bf16_any(AttentionArgument argument) {
   attendAny<BFloat>(argument);
+}
+HELIX_KERNEL __launch_bounds__(kAnyThreads, kAnyBlocks) helix_attention_int8_any(AttentionArgument argument) {
+  attendAny<cpu::Int8>(argument);
+}
+HELIX_KERNEL __launch_bounds__(kAnyThreads, kAnyBlocks) helix_attention_fp8_any(AttentionArgument argument) {
+  attendAny<cpu::Fp8>(argument);
 }
 
 /// Combines the parts of rows that have several, in order, and writes the rows that have none. Grid: x (sequence,

@@ -7,31 +7,87 @@
 namespace helix::cuda {
 namespace {
 
+/// The place of a cache's type in lists of kernels, [f32, f16, bf16, int8, fp8].
+size_t indexOf(DType dtype) {
+  switch (dtype) {
+  case DType::F32:
+    return 0;
+  case DType::F16:
+    return 1;
+  case DType::BF16:
+    return 2;
+  case DType::I8:
+    return 3;
+  case DType::F8E4M3:
+    break;
+  }
+  return 4;
+}
+
 /// The tensor-core kernel for a cache, or null.
 const char *tensorKernel(const KvCache &cache) {
   struct Variant {
     uint32_t dim;
-    const char *f16, *bf16;
+    const char *kernels[5];
   };
-  static constexpr Variant variants[] = {{64, "helix_attention_f16_64", "helix_attention_bf16_64"},
-                                         {80, "helix_attention_f16_80", "helix_attention_bf16_80"},
-                                         {96, "helix_attention_f16_96", "helix_attention_bf16_96"},
-                                         {128, "helix_attention_f16_128", "helix_attention_bf16_128"},
-                                         {256, "helix_attention_f16_256", "helix_attention_bf16_256"}};
+#define HELIX_VARIANT(dim)                                                                                             \
+  {                                                                                                                    \
+    dim, {                                                                                                             \
+      nullptr, "helix_attention_f16_" #dim, "helix_attention_bf16_" #dim, "helix_attention_int8_" #dim,                \
+          "helix_attention_fp8_" #dim                                                                                  \
+    }                                                                                                                  \
+  }
+  static constexpr Variant variants[] = {HELIX_VARIANT(64), HELIX_VARIANT(80), HELIX_VARIANT(96), HELIX_VARIANT(128),
+                                         HELIX_VARIANT(256)};
   // Runs of tokens must not straddle pages.
-  if (cache.dtype == DType::F32 || cache.keyDim != cache.valueDim || cache.block % kGroupTokens != 0)
+  if (cache.keyDim != cache.valueDim || cache.block % kGroupTokens != 0)
     return nullptr;
   for (const Variant &variant : variants)
     if (variant.dim == cache.keyDim)
-      return cache.dtype == DType::F16 ? variant.f16 : variant.bf16;
+      return variant.kernels[indexOf(cache.dtype)];
   return nullptr;
 }
 
 /// The kernel of any shape.
 const char *anyKernel(DType dtype) {
-  if (dtype == DType::F32)
-    return "helix_attention_f32_any";
-  return dtype == DType::F16 ? "helix_attention_f16_any" : "helix_attention_bf16_any";
+  static constexpr const char *kernels[] = {"helix_attention_f32_any", "helix_attention_f16_any",
+                                            "helix_attention_bf16_any", "helix_attention_int8_any",
+                                            "helix_attention_fp8_any"};
+  return kernels[indexOf(dtype)];
+}
+
+struct Choice {
+  ImageId image;
+  const char *kernel;
+  uint32_t tileRows, threads, sharedBytes;
+  uint32_t mostBlocks; ///< of a multiprocessor
+};
+
+Choice choose(const cpu::AttentionArgs &args, const DeviceShape &device) {
+  const KvCache &cache = args.cache;
+  bool is16Bits = cache.dtype == DType::F16 || cache.dtype == DType::BF16;
+  if (uint32_t shared = latentSharedBytes(args.batchCount);
+      is16Bits && cache.keyDim == kLatentKeyDim && cache.valueDim == kLatentValueDim &&
+      cache.block % kGroupTokens == 0 && shared <= device.sharedBytesPerBlock)
+    return {ImageId::AttentionLatent,
+            cache.dtype == DType::F16 ? "helix_attention_f16_latent" : "helix_attention_bf16_latent",
+            kTensorRows,
+            kLatentWarps * 32,
+            shared,
+            kLatentBlocks};
+  if (const char *kernel = tensorKernel(cache))
+    return {ImageId::AttentionTensor,
+            kernel,
+            kTensorRows,
+            kTensorWarps * 32,
+            tensorSharedBytes(cache.keyDim, uint32_t(cpu::elementBytes(cache.dtype)), args.batchCount),
+            kTensorBlocks};
+  return {ImageId::Attention,
+          anyKernel(cache.dtype),
+          kAnyRows,
+          kAnyThreads,
+          anySharedBytes(cache.keyDim, cache.valueDim, args.batchCount),
+          kAnyBlocks};
 }
 
 } // namespace
@@ -47,18 +103,15 @@ std::vector<Launch> launches(const AttentionArgs &args, const DeviceShape &devic
   if (rows == 0 || args.paddedHeads == 0)
     return {};
   std::vector<Launch> result;
-  const char *tensor = tensorKernel(cache);
-  AttentionArgument argument{args, partCapacity(args), tilesOf(args, tensor ? kTensorRows : kAnyRows)};
+  Choice choice = choose(args, device);
+  AttentionArgument argument{args, partCapacity(args), tilesOf(args, choice.tileRows)};
   uint64_t items = uint64_t(args.batchCount) * argument.capacity * cache.heads * argument.tiles;
   if (items != 0) {
-    uint32_t shared = tensor ? tensorSharedBytes(cache.keyDim, args.batchCount)
-                             : anySharedBytes(cache.keyDim, cache.valueDim, args.batchCount);
-    // As many blocks as run at once; the driver keeps 1 KiB for each. Registers allow no fewer than two.
-    uint64_t perMultiprocessor = std::max(1u, device.sharedBytesPerMultiprocessor / (shared + 1024));
-    uint64_t blocks = std::min(items, device.multiprocessors * std::min<uint64_t>(perMultiprocessor, tensor ? 2 : 8));
-    result.push_back(launchOf(tensor ? ImageId::AttentionTensor : ImageId::Attention,
-                              tensor ? tensor : anyKernel(cache.dtype), {uint32_t(blocks), 1, 1},
-                              {tensor ? kTensorWarps * 32 : kAnyThreads, 1, 1}, shared, argument));
+    // As many blocks as run at once; the driver keeps 1 KiB for each.
+    uint64_t fit = std::max(1u, device.sharedBytesPerMultiprocessor / (choice.sharedBytes + 1024));
+    uint64_t blocks = std::min(items, device.multiprocessors * std::min<uint64_t>(fit, choice.mostBlocks));
+    result.push_back(launchOf(choice.image, choice.kernel, {uint32_t(blocks), 1, 1}, {choice.threads, 1, 1},
+                              choice.sharedBytes, argument));
   }
   uint32_t shared = (2 * argument.capacity + kFinishShares * cache.valueDim) * uint32_t(sizeof(float));
   result.push_back(launchOf(ImageId::Attention, "helix_attention_finish", {uint32_t(rows), args.paddedHeads, 1},

@@ -1,30 +1,34 @@
-//===- AttentionTensor.cu - Partial attention of 16-bit caches on tensor cores -===//
+//===- AttentionTensor.cu - Partial attention on tensor cores --------------===//
 //
 // A block has a tile of 16 query rows and a part of the tokens; each of its four warps takes every fourth run of 16
 // tokens, through copies of its own under way while it computes, with running maxima, sums and outputs of its own; at
 // the end the four are joined in order. Warps meet only there. Queries and weights enter as the sum of two 16-bit
 // numbers, so that results are as of f32 queries and weights: decode waits for memory, not for the tensor cores.
 //
+// Codes of 8 bits become f16, which holds them all, in registers. A word of a transposed matrix of pairs of codes has
+// two codes of one column and two of the next, so that its even bytes are one fragment's and its odd bytes another's:
+// columns of keys are tokens, of values dimensions, and both come in an order of their own. Where each token has a
+// scale of its own for values, its weights take part with the scale's logarithm in their exponent, under maxima of
+// their own.
+//
 // Scores are in units of log 2 once scaled, capped and sloped.
 //
 //===-----------------------------------------------------------------------===//
+#include "runtime/Cpu/Codes.h"
 #include "runtime/Cuda/Kernels/Split.h"
 #ifndef HELIX_CUDA_EMULATION
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
 #include "runtime/Cuda/Kernels/AttentionShapes.h"
-#include "runtime/Cuda/Kernels/AttentionWork.h"
-#include "runtime/Cuda/Kernels/Fragments.h"
+#include "runtime/Cuda/Kernels/AttentionTile.h"
 
 namespace helix::cuda {
 namespace {
 
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
-
 /// A warp's copies of runs of 16 tokens.
 template <typename T, uint32_t D> struct Runs {
-  static constexpr uint32_t kStages = tensorStages(D), kStride = tensorValueStride(D);
+  static constexpr uint32_t kStages = tensorStages(D), kElement = sizeof(T), kChunk = 16 / kElement;
   const KvCache &cache;
   const Work &work;
   std::byte *stages;
@@ -35,8 +39,12 @@ template <typename T, uint32_t D> struct Runs {
   __device__ __forceinline__ uint32_t token(uint32_t i) const {
     return work.begin + (first + i * kTensorWarps) * kGroupTokens;
   }
-  __device__ __forceinline__ std::byte *keys(uint32_t i) const { return stages + i % kStages * tensorStageBytes(D); }
-  __device__ __forceinline__ std::byte *values(uint32_t i) const { return keys(i) + tensorKeyBytes(D); }
+  __device__ __forceinline__ std::byte *keys(uint32_t i) const {
+    return stages + i % kStages * tensorStageBytes(D, kElement);
+  }
+  __device__ __forceinline__ std::byte *values(uint32_t i) const { return keys(i) + tensorKeyBytes(D, kElement); }
+  /// Of codes, [16] of the keys, then of the values.
+  __device__ __forceinline__ std::byte *scales(uint32_t i) const { return values(i) + tensorValueBytes(D, kElement); }
 
   /// Starts to copy the warp's run i, if there is one.
   __device__ __forceinline__ void start(uint32_t i) {
@@ -51,58 +59,30 @@ template <typename T, uint32_t D> struct Runs {
       uint32_t local = token(i), offset = local % cache.block;
       const T *key = static_cast<const T *>(cache.key) + cpu::kvKeyIndex(cache, page, 0, offset);
       const T *value = static_cast<const T *>(cache.value) + cpu::kvValueIndex(cache, page, 0, offset);
-      // Dimension d's tokens 0 … 7 and 8 … 15 change places for every other four dimensions: eight neighbouring rows of
-      // either half lie in different banks.
+      // Dimension d's tokens 0 … 7 and 8 … 15, if they are two chunks, change places for every other four dimensions:
+      // eight neighbouring rows of either half lie in different banks.
 #pragma unroll
-      for (uint32_t chunk = lane; chunk < D * 2; chunk += 32) {
-        uint32_t d = chunk / 2, half = chunk % 2;
-        copyAsync(keys(i) + d * 32 + (half ^ (d / 4 % 2)) * 16, key + size_t(d) * cache.block + half * 8);
+      for (uint32_t chunk = lane; chunk < D * kElement; chunk += 32) {
+        uint32_t d = chunk / kElement, half = chunk % kElement;
+        copyAsync(keys(i) + d * kElement * 16 + (kElement == 1 ? 0 : (half ^ (d / 4 % 2)) * 16),
+                  key + size_t(d) * cache.block + half * kChunk);
       }
       // What no row sees must not be NaN: it meets weights of 0.
 #pragma unroll
-      for (uint32_t chunk = lane; chunk < D * 2; chunk += 32) {
-        uint32_t j = chunk / (D / 8), column = chunk % (D / 8);
-        copyAsync(values(i) + j * kStride + column * 16, value + j * D + column * 8,
+      for (uint32_t chunk = lane; chunk < D * kElement; chunk += 32) {
+        uint32_t j = chunk / (D / kChunk), column = chunk % (D / kChunk);
+        copyAsync(values(i) + tensorValueOffset(D, kElement, j) + column * 16, value + j * D + column * kChunk,
                   local + j >= low && local + j < high);
       }
+      if constexpr (isCode<T>)
+        if (cache.keyScales && lane < 8) {
+          const float *from = lane < 4 ? cache.keyScales : cache.valueScales;
+          copyAsync(scales(i) + lane * 16, from + cpu::kvScaleIndex(cache, page, 0) + offset + lane % 4 * 4);
+        }
     }
     commitCopies();
   }
 };
-
-/// The queries as fragments, in shared memory, each row times a power of two that brings its largest into [1, 2), if T
-/// is short of exponents. Returns the inverse power for rows lane / 4 and lane / 4 + 8. All warps call it.
-template <typename T, uint32_t D>
-__device__ __forceinline__ void storeQueries(const AttentionArgs &args, const Work &work, const Row (&rows)[2],
-                                             std::byte *shared, float (&power)[2]) {
-  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4;
-  const float *query[2];
-  for (int r = 0; r < 2; ++r) {
-    query[r] = rows[r].isActive ? queryOf(args, work, rows[r]) : nullptr;
-    float largest = 0;
-    if (query[r])
-      for (uint32_t i = t; i < D; i += 4)
-        largest = fmaxf(largest, fabsf(query[r][i]));
-    largest = fmaxf(largest, shuffleXor(largest, 1));
-    largest = fmaxf(largest, shuffleXor(largest, 2));
-    power[r] = rowPower<T>(largest);
-  }
-  for (uint32_t step = warp; step < D / 16; step += kTensorWarps) {
-    uint32_t high[4], low[4];
-    for (uint32_t part = 0; part < 4; ++part) {
-      uint32_t r = part % 2, column = step * 16 + 2 * t + part / 2 * 8;
-      float factor = 1 / power[r];
-      float a = query[r] ? query[r][column] * factor : 0, b = query[r] ? query[r][column + 1] * factor : 0;
-      high[part] = packHigh<T>(a, b);
-      low[part] = packLow<T>(a, b, high[part]);
-    }
-    auto *to = reinterpret_cast<uint32_t *>(shared + (step * 32 + lane) * 32);
-    for (uint32_t part = 0; part < 4; ++part) {
-      to[part] = high[part];
-      to[4 + part] = low[part];
-    }
-  }
-}
 
 /// A step of 16 dimensions of the queries.
 struct Queries {
@@ -117,26 +97,53 @@ struct Queries {
   }
 };
 
-/// Whether one of the run's values that only some rows see is not finite. Rare, and only at the rows' bounds.
-template <typename T, uint32_t D> __device__ __forceinline__ bool hasNonFinite(const std::byte *values, uint32_t lane) {
-  bool found = false;
-  for (uint32_t chunk = lane; chunk < D * 2; chunk += 32) {
-    Bits128 bits = load128(values + chunk / (D / 8) * tensorValueStride(D) + chunk % (D / 8) * 16);
-    for (uint32_t word : bits.word)
-      found |= isNonFinite<T>(word);
+/// The queries as fragments, in shared memory.
+template <typename T, uint32_t D>
+__device__ __forceinline__ void storeQueries(const TileQueries<T, D> &tile, std::byte *shared) {
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (uint32_t step = warp; step < D / 16; step += kTensorWarps) {
+    uint32_t high[4], low[4];
+    tile.pack(step, high, low);
+    auto *to = reinterpret_cast<uint32_t *>(shared + (step * 32 + lane) * 32);
+    for (uint32_t part = 0; part < 4; ++part) {
+      to[part] = high[part];
+      to[4 + part] = low[part];
+    }
   }
-  return anyLane(found);
+}
+
+/// Turns scores of two rows into weights 2^(score - m), m the running maxima, and gives the factors of what rows had.
+__device__ __forceinline__ void weigh(float (&x)[2][4], float (&maximum)[2], float (&rescale)[2]) {
+  float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+  for (uint32_t i = 0; i < 8; ++i)
+    largest[i % 4 / 2] = fmaxf(largest[i % 4 / 2], x[i / 4][i % 4]); // passes over NaN, which the weights then show
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    largest[r] = fmaxf(largest[r], shuffleXor(largest[r], 1));
+    largest[r] = fmaxf(largest[r], shuffleXor(largest[r], 2));
+    largest[r] = fmaxf(largest[r], maximum[r]);
+    float shift = finiteShift(largest[r]);
+    rescale[r] = exp2Fast(maximum[r] - shift);
+    maximum[r] = largest[r];
+    largest[r] = shift;
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < 8; ++i)
+    x[i / 4][i % 4] = exp2Fast(x[i / 4][i % 4] - largest[i % 4 / 2]);
 }
 
 template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(const AttentionArgument &argument) {
   const AttentionArgs &args = argument.args;
   const KvCache &cache = args.cache;
   using WarpRuns = Runs<T, D>;
+  using At = Places<T, D>;
+  using Operand = OperandOf<T>;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   auto *before = reinterpret_cast<uint32_t *>(sharedMemory());
   std::byte *queries = sharedMemory() + ((args.batchCount + 1) * 4 + 127) / 128 * 128;
   std::byte *stages = queries + tensorQueryBytes(D);
-  auto stagesOf = [&](uint32_t w) { return stages + w * WarpRuns::kStages * tensorStageBytes(D); };
+  auto stagesOf = [&](uint32_t w) { return stages + w * WarpRuns::kStages * tensorStageBytes(D, sizeof(T)); };
   auto *weights = reinterpret_cast<float *>(stagesOf(kTensorWarps)) + warp * kTensorRows * kGroupTokens;
   auto *maximaOf = reinterpret_cast<float *>(stagesOf(kTensorWarps) + kTensorWarps * kTensorWeightBytes);
   float *sumsOf = maximaOf + kTensorWarps * kTensorRows; // [warp][16] each
@@ -145,24 +152,7 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
   for (uint32_t item = blockIdx.x; item < before[args.batchCount]; item += gridDim.x) {
     Work work = workOf(argument, before, item);
     Row rows[2] = {rowOf(args, work, work.tile * kTensorRows + g), rowOf(args, work, work.tile * kTensorRows + g + 8)};
-    // The rows' bounds: what any sees, and what all see.
-    uint32_t low = work.end, high = work.begin, allLow = work.begin, allHigh = work.end;
-    for (const Row &row : rows)
-      if (row.isActive) {
-        low = row.from < low ? row.from : low, high = row.seen > high ? row.seen : high;
-        allLow = row.from > allLow ? row.from : allLow, allHigh = row.seen < allHigh ? row.seen : allHigh;
-      }
-    for (int mask = 4; mask < 32; mask *= 2) {
-      auto other = [&](uint32_t x) { return shuffle(x, int(lane) ^ mask); };
-      uint32_t x = other(low);
-      low = x < low ? x : low;
-      x = other(high);
-      high = x > high ? x : high;
-      x = other(allLow);
-      allLow = x > allLow ? x : allLow;
-      x = other(allHigh);
-      allHigh = x < allHigh ? x : allHigh;
-    }
+    auto [low, high, allLow, allHigh] = boundsOf(work, rows);
 
     // Runs are dealt by their place in the part, not in what this tile sees of it.
     uint32_t firstRun = (low - work.begin) / kGroupTokens,
@@ -174,11 +164,12 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
     for (uint32_t i = 0; i + 1 < WarpRuns::kStages; ++i)
       runs.start(i);
 
-    float power[2];
-    storeQueries<T, D>(args, work, rows, queries, power);
+    TileQueries<Operand, D> tile(args, work, rows);
+    storeQueries(tile, queries);
     const bool isPlain = args.softcap == 0 && !args.slopes;
-    const float unit = args.scale * (isPlain ? kLog2E : 1);
-    const float factor[2] = {unit * power[0], unit * power[1]};
+    const float unit = args.scale * cache.keyScale * kWidened<T> * (isPlain ? kLog2E : 1);
+    const bool hasScales = isCode<T> && cache.keyScales;
+    const float factor[2] = {unit * tile.power[0], unit * tile.power[1]};
     __syncthreads();
     // They stay in registers if there are enough.
     constexpr bool isHeld = D <= 128;
@@ -189,6 +180,7 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
         held[step].load(queries, step);
 
     float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    float valueMaximum[2] = {-INFINITY, -INFINITY}; // of weights times values' scales
     float output[D / 8][4];
 #pragma unroll
     for (uint32_t i = 0; i < D / 8; ++i)
@@ -200,30 +192,35 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
       runs.start(i + WarpRuns::kStages - 1);
       const uint32_t local = runs.token(i);
       const std::byte *keys = runs.keys(i), *values = runs.values(i);
-      // Lane 8 m + r gives row r of matrix m: of keys, dimensions 8 (m % 2) + r, tokens from 8 (m / 2) on; of values,
-      // tokens 8 (m % 2) + r, dimensions from 8 (m / 2) on.
-      const uint32_t matrixRow = lane / 8 % 2 * 8 + lane % 8, matrixColumn = lane / 16;
-
       float score[2][4] = {};
+      uint32_t b[4], words[4];
 #pragma unroll
       for (uint32_t step = 0; step < D / 16; ++step) {
         if constexpr (!isHeld)
           held[0].load(queries, step);
         const Queries &query = held[isHeld ? step : 0];
-        uint32_t b[4], d = step * 16 + matrixRow;
-        loadMatricesTransposed(b, keys + d * 32 + (matrixColumn ^ (d / 4 % 2)) * 16);
-        multiplyAdd(score[0], query.high, b[0], b[1], T());
-        multiplyAdd(score[1], query.high, b[2], b[3], T());
-        multiplyAdd(score[0], query.low, b[0], b[1], T());
-        multiplyAdd(score[1], query.low, b[2], b[3], T());
+        At::load(b, words, keys + At::keyRow(lane, step), step);
+        multiplyAdd(score[0], query.high, b[0], b[1], Operand());
+        multiplyAdd(score[1], query.high, b[2], b[3], Operand());
+        multiplyAdd(score[0], query.low, b[0], b[1], Operand());
+        multiplyAdd(score[1], query.low, b[2], b[3], Operand());
       }
       const bool isWhole = local >= allLow && local + kGroupTokens <= allHigh;
-      float largest[2] = {-INFINITY, -INFINITY};
+      auto sees = [&](uint32_t r, uint32_t token) {
+        return isWhole || (token >= rows[r].from && token < rows[r].seen);
+      };
+      Bits128 keyScales, valueScales; // of the lane's four tokens
+      if (hasScales) {
+        keyScales = load128(runs.scales(i) + t * 16);
+        valueScales = load128(runs.scales(i) + (4 + t) * 16);
+      }
 #pragma unroll
       for (uint32_t j = 0; j < 8; ++j) {
-        uint32_t r = j % 4 / 2, token = local + j / 4 * 8 + 2 * t + j % 2;
+        uint32_t r = j % 4 / 2, token = local + At::tokenOf(t, j);
         float &s = score[j / 4][j % 4];
         s *= factor[r];
+        if (hasScales)
+          s *= bitsToFloat(keyScales.word[At::codeOf(j)]);
         if (!isPlain) {
           if (args.softcap != 0)
             s = args.softcap * tanhf(s / args.softcap);
@@ -231,39 +228,45 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
             s += slopeTerm(args, work, rows[r], token);
           s *= kLog2E;
         }
-        if (!isWhole && (token < rows[r].from || token >= rows[r].seen))
+        if (!sees(r, token))
           s = -INFINITY;
-        largest[r] = fmaxf(largest[r], s); // passes over NaN, which the weights then show
       }
-      float rescale[2];
+      float weight[2][4], rescale[2], valueRescale[2];
+      if (hasScales) {
+        float logarithm[4];
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        largest[r] = fmaxf(largest[r], shuffleXor(largest[r], 1));
-        largest[r] = fmaxf(largest[r], shuffleXor(largest[r], 2));
-        largest[r] = fmaxf(largest[r], maximum[r]);
-        float shift = finiteShift(largest[r]);
-        rescale[r] = exp2Fast(maximum[r] - shift);
-        maximum[r] = largest[r];
+        for (int j = 0; j < 4; ++j)
+          logarithm[j] = log2f(bitsToFloat(valueScales.word[j]));
+#pragma unroll
+        for (uint32_t j = 0; j < 8; ++j)
+          weight[j / 4][j % 4] =
+              sees(j % 4 / 2, local + At::tokenOf(t, j)) ? score[j / 4][j % 4] + logarithm[At::codeOf(j)] : -INFINITY;
+        weigh(weight, valueMaximum, valueRescale);
+      }
+      weigh(score, maximum, rescale);
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
         sum[r] *= rescale[r];
-        largest[r] = shift;
-      }
 #pragma unroll
-      for (uint32_t j = 0; j < 8; ++j) {
-        uint32_t r = j % 4 / 2;
-        float &p = score[j / 4][j % 4];
-        p = exp2Fast(p - largest[r]);
-        sum[r] += p;
+      for (uint32_t j = 0; j < 8; ++j)
+        sum[j % 4 / 2] += score[j / 4][j % 4];
+      if (!hasScales) {
+#pragma unroll
+        for (uint32_t j = 0; j < 8; ++j)
+          weight[j / 4][j % 4] = score[j / 4][j % 4];
+        for (int r = 0; r < 2; ++r)
+          valueRescale[r] = rescale[r];
       }
-      if (anyLane(rescale[0] != 1 || rescale[1] != 1))
+      if (anyLane(valueRescale[0] != 1 || valueRescale[1] != 1))
 #pragma unroll
         for (uint32_t n = 0; n < D / 8; ++n)
           for (int j = 0; j < 4; ++j)
-            output[n][j] *= rescale[j / 2];
+            output[n][j] *= valueRescale[j / 2];
 
       if (!isWhole && hasNonFinite<T, D>(values, lane)) {
         // Term by term, so that 0 · NaN stays out of rows that do not see the NaN.
         for (uint32_t j = 0; j < 8; ++j)
-          weights[(g + j % 4 / 2 * 8) * kGroupTokens + j / 4 * 8 + 2 * t + j % 2] = score[j / 4][j % 4];
+          weights[(g + j % 4 / 2 * 8) * kGroupTokens + At::tokenOf(t, j)] = weight[j / 4][j % 4];
         __syncwarp();
         for (uint32_t j = 0; j < kGroupTokens; ++j)
 #pragma unroll
@@ -271,29 +274,35 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
             if (local + j >= rows[r].from && local + j < rows[r].seen)
 #pragma unroll
               for (uint32_t n = 0; n < D / 8; ++n)
-                for (int e = 0; e < 2; ++e) {
-                  const auto *row = reinterpret_cast<const T *>(values + j * WarpRuns::kStride);
+                for (uint32_t e = 0; e < 2; ++e) {
+                  const auto *row = reinterpret_cast<const T *>(values + tensorValueOffset(D, sizeof(T), j));
+                  float value = toFloat(row[At::dimensionOf(t, n, e)]) * (1 / kWidened<T>);
                   float &x = output[n][2 * r + e];
-                  x = fmaf(weights[(g + r * 8) * kGroupTokens + j], toFloat(row[n * 8 + 2 * t + e]), x);
+                  x = fmaf(weights[(g + r * 8) * kGroupTokens + j], value, x);
                 }
         __syncwarp();
         continue;
       }
       uint32_t weightHigh[4], weightLow[4];
 #pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        float a = score[part / 2][part % 2 * 2], b = score[part / 2][part % 2 * 2 + 1];
-        weightHigh[part] = packHigh<T>(a, b);
-        weightLow[part] = packLow<T>(a, b, weightHigh[part]);
+      for (uint32_t part = 0; part < 4; ++part) {
+        auto of = [&](uint32_t second) {
+          uint32_t at = At::weightOf(part, second);
+          return weight[at / 4][at % 4];
+        };
+        weightHigh[part] = packHigh<Operand>(of(0), of(1));
+        weightLow[part] = packLow<Operand>(of(0), of(1), weightHigh[part]);
       }
 #pragma unroll
       for (uint32_t n = 0; n < D / 16; ++n) {
-        uint32_t b[4];
-        loadMatricesTransposed(b, values + matrixRow * WarpRuns::kStride + n * 32 + matrixColumn * 16);
-        multiplyAdd(output[2 * n], weightHigh, b[0], b[1], T());
-        multiplyAdd(output[2 * n + 1], weightHigh, b[2], b[3], T());
-        multiplyAdd(output[2 * n], weightLow, b[0], b[1], T());
-        multiplyAdd(output[2 * n + 1], weightLow, b[2], b[3], T());
+        // Keeps loads from running so far ahead that registers are short.
+        if (!isHeld && n % 4 == 0)
+          __syncwarp();
+        At::load(b, words, values + At::valueRow(lane, n), n);
+        multiplyAdd(output[2 * n], weightHigh, b[0], b[1], Operand());
+        multiplyAdd(output[2 * n + 1], weightHigh, b[2], b[3], Operand());
+        multiplyAdd(output[2 * n], weightLow, b[0], b[1], Operand());
+        multiplyAdd(output[2 * n + 1], weightLow, b[2], b[3], Operand());
       }
     }
     waitCopies<0>();
@@ -309,10 +318,11 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
         maximaOf[warp * kTensorRows + g + r * 8] = maximum[r];
         sumsOf[warp * kTensorRows + g + r * 8] = sum[r];
       }
+      float toShared = hasScales ? exp2Fast(valueMaximum[r] - finiteShift(maximum[r])) : 1;
 #pragma unroll
       for (uint32_t n = 0; n < D / 8; ++n)
-        for (int e = 0; e < 2; ++e)
-          outputs[(g + r * 8) * D + n * 8 + 2 * t + e] = output[n][2 * r + e];
+        for (uint32_t e = 0; e < 2; ++e)
+          outputs[(g + r * 8) * D + At::dimensionOf(t, n, e)] = output[n][2 * r + e] * toShared;
     }
     __syncthreads();
     for (uint32_t r = warp; r < kTensorRows; r += kTensorWarps) {
@@ -333,7 +343,7 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
 #pragma unroll
         for (uint32_t w = 0; w < kTensorWarps; ++w)
           x = fmaf(reinterpret_cast<const float *>(stagesOf(w))[r * D + d], share[w], x);
-        to.output[d] = total == 0 ? 0 : x / total;
+        to.output[d] = total == 0 ? 0 : x / total * (cache.valueScale * kWidened<T>);
       }
       if (lane == 0)
         *to.lse = total == 0 ? -INFINITY : joint * kLn2 + logf(total);
@@ -345,19 +355,20 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
 } // namespace
 
 /// Grid: x blocks that share out the items.
-#define HELIX_ATTENTION(name, type, dim)                                                                               \
-  HELIX_KERNEL __launch_bounds__(kTensorWarps * 32) helix_attention_##name##_##dim(AttentionArgument argument) {       \
+#define HELIX_ATTENTION_OF(name, type, dim)                                                                            \
+  HELIX_KERNEL __launch_bounds__(kTensorWarps * 32, kTensorBlocks)                                                     \
+      helix_attention_##name##_##dim(AttentionArgument argument) {                                                     \
     attendTensor<type, dim>(argument);                                                                                 \
   }
-HELIX_ATTENTION(f16, Half, 64)
-HELIX_ATTENTION(f16, Half, 80)
-HELIX_ATTENTION(f16, Half, 96)
-HELIX_ATTENTION(f16, Half, 128)
-HELIX_ATTENTION(f16, Half, 256)
-HELIX_ATTENTION(bf16, BFloat, 64)
-HELIX_ATTENTION(bf16, BFloat, 80)
-HELIX_ATTENTION(bf16, BFloat, 96)
-HELIX_ATTENTION(bf16, BFloat, 128)
-HELIX_ATTENTION(bf16, BFloat, 256)
+#define HELIX_ATTENTION(dim)                                                                                           \
+  HELIX_ATTENTION_OF(f16, Half, dim)                                                                                   \
+  HELIX_ATTENTION_OF(bf16, BFloat, dim)                                                                                \
+  HELIX_ATTENTION_OF(int8, cpu::Int8, dim)                                                                             \
+  HELIX_ATTENTION_OF(fp8, cpu::Fp8, dim)
+HELIX_ATTENTION(64)
+HELIX_ATTENTION(80)
+HELIX_ATTENTION(96)
+HELIX_ATTENTION(128)
+HELIX_ATTENTION(256)
 
 } // namespace helix::cuda

@@ -50,6 +50,13 @@ __device__ __forceinline__ uint32_t subtractPairs(uint32_t a, uint32_t b) {
   return y;
 }
 
+/// a - b of two f16 in each.
+__device__ __forceinline__ uint32_t subtractHalves(uint32_t a, uint32_t b) {
+  uint32_t difference;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(difference) : "r"(a), "r"(b));
+  return difference;
+}
+
 /// 2^x to 2^-22, subnormal results are 0; NaN stays NaN.
 __device__ __forceinline__ float exp2Fast(float x) {
   float y;

@@ -14,6 +14,7 @@ namespace helix::cuda {
 HELIX_EMBED(Rows)
 HELIX_EMBED(Attention)
 HELIX_EMBED(AttentionTensor)
+HELIX_EMBED(AttentionLatent)
 HELIX_EMBED(Linear)
 HELIX_EMBED(LinearQuantized)
 
@@ -23,7 +24,7 @@ std::span<const KernelImage> kernelImages() {
     #name, { helixImage##name, helixImageEnd##name }                                                                   \
   }
   static const KernelImage images[] = {HELIX_IMAGE(Rows), HELIX_IMAGE(Attention), HELIX_IMAGE(AttentionTensor),
-                                       HELIX_IMAGE(Linear), HELIX_IMAGE(LinearQuantized)};
+                                       HELIX_IMAGE(AttentionLatent), HELIX_IMAGE(Linear), HELIX_IMAGE(LinearQuantized)};
   return images;
 }
 

@@ -4,6 +4,7 @@
 // consecutive elements.
 //
 //===-----------------------------------------------------------------------===//
+#include "runtime/Cpu/Codes.h"
 #include "runtime/Cuda/Kernels/Arguments.h"
 #ifndef HELIX_CUDA_EMULATION
 #include "runtime/Cuda/Kernels/Device.h"
@@ -12,11 +13,38 @@
 #include "runtime/Cuda/Kernels/WithElement.h"
 
 #include <cmath>
+#include <type_traits>
 
 namespace helix::cuda {
 namespace {
 
 constexpr float kLowest = -INFINITY;
+
+/// Stores a row of the cache `step` elements apart, as cpu::kvAppend does; codes as multiples of `shared`, or of a
+/// scale that the row's largest number chooses and that `own` keeps. All lanes of a warp call it.
+template <typename T>
+__device__ __forceinline__ void keep(const float *numbers, uint32_t count, float shared, float *own, T *to,
+                                     uint64_t step) {
+  constexpr bool isCode = std::is_same_v<T, cpu::Int8> || std::is_same_v<T, cpu::Fp8>;
+  float scale = shared;
+  if (isCode && own) {
+    // Every warp finds it for itself. As integers, magnitudes are in order and NaN is above all numbers.
+    uint32_t largest = 0;
+    for (uint32_t i = threadIdx.x % 32; i < count; i += 32) {
+      uint32_t magnitude = floatToBits(numbers[i]) & 0x7fffffff;
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    for (int mask = 16; mask != 0; mask /= 2) {
+      uint32_t other = floatToBits(shuffleXor(bitsToFloat(largest), mask));
+      largest = other > largest ? other : largest;
+    }
+    scale = bitsToFloat(largest) / (std::is_same_v<T, cpu::Int8> ? cpu::kLargestInt8 : cpu::kLargestFp8);
+    if (threadIdx.x == 0)
+      *own = scale;
+  }
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x)
+    fromFloat(!isCode ? numbers[i] : scale == 0 ? 0 : numbers[i] / scale, to[i * step]);
+}
 
 __device__ __forceinline__ uint64_t pageOf(const KvCache &cache, uint64_t slot, uint64_t local) {
   return uint64_t(cache.table[slot * cache.pagesPerSlot + local / cache.block]);
@@ -112,13 +140,12 @@ HELIX_KERNEL helix_kv_append(cpu::KvAppendArgs args) {
   const float *value = args.value + (item * cache.heads + head) * cache.valueDim;
   uint64_t keyAt = cpu::kvKeyIndex(cache, page, head, local % cache.block);
   uint64_t valueAt = cpu::kvValueIndex(cache, page, head, local % cache.block);
-  withElement(cache.dtype, [&](auto element) {
-    auto *keys = static_cast<decltype(element) *>(cache.key);
-    auto *values = static_cast<decltype(element) *>(cache.value);
-    for (uint32_t i = threadIdx.x; i < cache.keyDim; i += blockDim.x)
-      fromFloat(key[i], keys[keyAt + uint64_t(i) * cache.block]);
-    for (uint32_t i = threadIdx.x; i < cache.valueDim; i += blockDim.x)
-      fromFloat(value[i], values[valueAt + i]);
+  uint64_t scaleAt = cpu::kvScaleIndex(cache, page, head) + local % cache.block;
+  withCacheElement(cache.dtype, [&](auto element) {
+    keep(key, cache.keyDim, cache.keyScale, cache.keyScales ? cache.keyScales + scaleAt : nullptr,
+         static_cast<decltype(element) *>(cache.key) + keyAt, cache.block);
+    keep(value, cache.valueDim, cache.valueScale, cache.valueScales ? cache.valueScales + scaleAt : nullptr,
+         static_cast<decltype(element) *>(cache.value) + valueAt, 1);
   });
 }
 
@@ -128,7 +155,7 @@ HELIX_KERNEL helix_kv_fill(KvFillArgs args) {
   uint64_t page = pageOf(cache, args.slot, uint64_t(blockIdx.x) * cache.block);
   // Numbers of a short cycle between -1/2 and 1/2, which every type holds.
   auto number = [](uint64_t i) { return float(int(i * 5 % 64) * 37 % 64 - 32) / 64; };
-  withElement(cache.dtype, [&](auto element) {
+  withCacheElement(cache.dtype, [&](auto element) {
     auto *keys = static_cast<decltype(element) *>(cache.key) + cpu::kvKeyIndex(cache, page, blockIdx.y, 0);
     auto *values = static_cast<decltype(element) *>(cache.value) + cpu::kvValueIndex(cache, page, blockIdx.y, 0);
     for (uint64_t i = threadIdx.x; i < uint64_t(cache.block) * cache.keyDim; i += blockDim.x)
@@ -136,6 +163,9 @@ HELIX_KERNEL helix_kv_fill(KvFillArgs args) {
     for (uint64_t i = threadIdx.x; i < uint64_t(cache.block) * cache.valueDim; i += blockDim.x)
       fromFloat(number(i), values[i]);
   });
+  for (float *scales : {cache.keyScales, cache.valueScales})
+    for (uint32_t i = threadIdx.x; scales && i < cache.block; i += blockDim.x)
+      scales[cpu::kvScaleIndex(cache, page, blockIdx.y) + i] = 1;
 }
 
 /// Grid: x (row of the chunks, head), head fastest. The chunks' rows are a run of sequences, or of every sequence's

@@ -6,6 +6,7 @@
 #ifndef HELIX_RUNTIME_CUDA_KERNELS_WITHELEMENT_H
 #define HELIX_RUNTIME_CUDA_KERNELS_WITHELEMENT_H
 
+#include "runtime/Cpu/Codes.h"
 #include "runtime/Cuda/Kernels.h"
 #include "runtime/Cuda/Kernels/Elements.h"
 
@@ -18,6 +19,16 @@ template <typename Function> __device__ __forceinline__ void withElement(DType d
     function(Half());
   else
     function(BFloat());
+}
+
+/// The same for the types that caches may have.
+template <typename Function> __device__ __forceinline__ void withCacheElement(DType dtype, Function function) {
+  if (dtype == DType::I8)
+    function(cpu::Int8());
+  else if (dtype == DType::F8E4M3)
+    function(cpu::Fp8());
+  else
+    withElement(dtype, function);
 }
 
 } // namespace helix::cuda

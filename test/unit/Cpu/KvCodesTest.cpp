@@ -8,38 +8,6 @@
 namespace helix::cpu::test {
 namespace {
 
-constexpr DType kCodes[] = {DType::I8, DType::F8E4M3};
-
-/// What a code means before its scale, by the formats' definitions.
-double codeValue(DType dtype, uint8_t bits) {
-  if (dtype == DType::I8)
-    return bits == 0x80 ? NAN : double(int8_t(bits));
-  int exponent = bits >> 3 & 15, fraction = bits & 7;
-  double value = exponent == 15 && fraction == 7 ? NAN
-                 : exponent == 0                 ? std::ldexp(fraction, -9)
-                                                 : std::ldexp(8 + fraction, exponent - 10);
-  return bits & 0x80 ? -value : value;
-}
-
-/// The code nearest to x, the even one of two, by a search of all of them; what is beyond the largest saturates.
-uint8_t nearestCode(DType dtype, double x) {
-  if (std::isnan(x))
-    return dtype == DType::I8 ? 0x80 : std::signbit(x) ? 0xff : 0x7f;
-  double largest = dtype == DType::I8 ? 127 : 448;
-  x = std::clamp(x, -largest, largest);
-  int best = -1;
-  for (int bits = 0; bits < 256; ++bits) {
-    double value = codeValue(dtype, uint8_t(bits));
-    if (std::isnan(value) || (dtype == DType::F8E4M3 && std::signbit(value) != std::signbit(x)))
-      continue;
-    double distance = std::fabs(value - x);
-    double known = best < 0 ? INFINITY : std::fabs(codeValue(dtype, uint8_t(best)) - x);
-    if (distance < known || (distance == known && (bits & 1) == 0))
-      best = bits;
-  }
-  return uint8_t(best);
-}
-
 template <typename T> uint8_t bitsOf(float x) {
   T code;
   fromFloat(x, code);
@@ -128,19 +96,8 @@ struct Cache {
       kvAppend({key.data(), value.data(), &past, &count, of(rank), 1, uint32_t(tokens)}, 0, tokens);
   }
 
-  /// What a head of a token is kept as: the numbers `x` through codes and back, by the definition, scales in f32.
   std::vector<double> kept(const float *x, size_t dim, float shared) const {
-    float largestCode = dtype == DType::I8 ? 127 : 448, scale = shared;
-    if (perToken) {
-      scale = 0;
-      for (size_t i = 0; i < dim; ++i)
-        scale = std::isnan(x[i]) || std::isnan(scale) ? kNaN : std::max(scale, std::fabs(x[i]));
-      scale /= largestCode;
-    }
-    std::vector<double> result;
-    for (size_t i = 0; i < dim; ++i)
-      result.push_back(scale == 0 ? 0 : codeValue(dtype, nearestCode(dtype, x[i] / scale)) * scale);
-    return result;
+    return throughCodes(dtype, x, dim, perToken ? std::nullopt : std::optional(shared)).numbers;
   }
   std::vector<double> keptKey(size_t token, size_t head) const {
     return kept(key.data() + (token * heads + head) * keyDim, keyDim, keyScale());

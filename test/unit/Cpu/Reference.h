@@ -7,10 +7,12 @@
 #include "hwy/highway.h"
 #include "gtest/gtest.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -97,6 +99,60 @@ inline std::vector<std::byte> store(DType dtype, const std::vector<float> &value
     std::memcpy(data.data() + i * bytes, &bits, bytes);
   }
   return data;
+}
+
+inline constexpr DType kCodes[] = {DType::I8, DType::F8E4M3};
+
+/// What a code means before its scale, by the formats' definitions.
+inline double codeValue(DType dtype, uint8_t bits) {
+  if (dtype == DType::I8)
+    return bits == 0x80 ? NAN : double(int8_t(bits));
+  int exponent = bits >> 3 & 15, fraction = bits & 7;
+  double value = exponent == 15 && fraction == 7 ? NAN
+                 : exponent == 0                 ? std::ldexp(fraction, -9)
+                                                 : std::ldexp(8 + fraction, exponent - 10);
+  return bits & 0x80 ? -value : value;
+}
+
+/// The code nearest to x, the even one of two, by a search of all of them; what is beyond the largest saturates.
+inline uint8_t nearestCode(DType dtype, double x) {
+  if (std::isnan(x))
+    return dtype == DType::I8 ? 0x80 : std::signbit(x) ? 0xff : 0x7f;
+  double largest = dtype == DType::I8 ? 127 : 448;
+  x = std::clamp(x, -largest, largest);
+  int best = -1;
+  for (int bits = 0; bits < 256; ++bits) {
+    double value = codeValue(dtype, uint8_t(bits));
+    if (std::isnan(value) || (dtype == DType::F8E4M3 && std::signbit(value) != std::signbit(x)))
+      continue;
+    double distance = std::fabs(value - x);
+    double known = best < 0 ? INFINITY : std::fabs(codeValue(dtype, uint8_t(best)) - x);
+    if (distance < known || (distance == known && (bits & 1) == 0))
+      best = bits;
+  }
+  return uint8_t(best);
+}
+
+/// A row of a cache of codes: its scale and what it is kept as.
+struct CodedRow {
+  float scale;
+  std::vector<uint8_t> codes;
+  std::vector<double> numbers;
+};
+
+/// A row x through codes and back, by the definition, with the scale that all share or one of its own in f32.
+inline CodedRow throughCodes(DType dtype, const float *x, size_t dim, std::optional<float> shared) {
+  CodedRow row{shared.value_or(0), {}, {}};
+  if (!shared) {
+    for (size_t i = 0; i < dim; ++i)
+      row.scale = std::isnan(x[i]) || std::isnan(row.scale) ? kNaN : std::max(row.scale, std::fabs(x[i]));
+    row.scale /= dtype == DType::I8 ? 127 : 448;
+  }
+  for (size_t i = 0; i < dim; ++i) {
+    row.codes.push_back(nearestCode(dtype, row.scale == 0 ? 0 : x[i] / row.scale));
+    row.numbers.push_back(codeValue(dtype, row.codes.back()) * row.scale);
+  }
+  return row;
 }
 
 inline std::vector<float> randomFloats(size_t count, uint64_t seed, float range = 1) {

@@ -3,6 +3,7 @@
 #include "test/unit/Cpu/Reference.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <optional>
 
@@ -19,12 +20,15 @@ struct Shape {
   float softcap = 0;
   uint32_t window = 0;
   bool slopes = false;
+  bool ownScales = false; ///< of codes: each token and head has its own, else these are all's
+  float keyScale = 0x1p-6f, valueScale = 3 * 0x1p-8f;
 
   uint32_t batch() const { return past.size(); }
   int32_t length(size_t b) const { return past[b] + qLen[b]; }
   uint32_t paddedHeads() const { return (heads + kvp - 1) / kvp * kvp; }
   float slope(size_t head) const { return slopes ? std::ldexp(1.0f, -int(head % 8) - 1) : 0; }
   float scale() const { return 1 / std::sqrt(float(keyDim)); }
+  bool isCode() const { return cpu::elementBytes(dtype) == 1; }
 };
 
 struct Chunk {
@@ -38,6 +42,7 @@ struct Ranks {
   std::vector<float> q;                         // [batch, tokens, heads, keyDim]
   std::vector<int32_t> table;
   uint64_t pagesPerSlot;
+  mutable std::map<const float *, CodedRow> coded; ///< rows that were asked for
 
   /// Sequence b takes its content from seed firstSeed + b.
   explicit Ranks(const Shape &shape, uint64_t firstSeed = 1) : shape(shape) {
@@ -58,13 +63,38 @@ struct Ranks {
     std::shuffle(table.begin(), table.end(), std::mt19937_64(5));
   }
 
-  /// The cache of a rank: keys [head][page][dim][offset], values [head][page][offset][dim].
-  std::pair<std::vector<std::byte>, std::vector<std::byte>> cacheOf(uint32_t rank) const {
+  /// The codes of a key or value.
+  const CodedRow &codesOf(const float *row, bool isKey) const {
+    auto found = coded.find(row);
+    if (found == coded.end()) {
+      std::optional<float> shared;
+      if (!shape.ownScales)
+        shared = isKey ? shape.keyScale : shape.valueScale;
+      found = coded.emplace(row, throughCodes(shape.dtype, row, isKey ? shape.keyDim : shape.valueDim, shared)).first;
+    }
+    return found->second;
+  }
+
+  /// What the cache holds of element i of a key or value.
+  double kept(const float *row, size_t i, bool isKey) const {
+    return shape.isCode() ? codesOf(row, isKey).numbers[i] : roundTo(shape.dtype, row[i]);
+  }
+
+  struct Areas {
+    std::vector<std::byte> keys, values;
+    std::vector<float> keyScales, valueScales;
+  };
+
+  /// The cache of a rank: keys [head][page][dim][offset], values [head][page][offset][dim], scales
+  /// [head][page][offset].
+  Areas cacheOf(uint32_t rank) const {
     size_t bytes = cpu::elementBytes(shape.dtype), slots = table.size() * shape.kvHeads * shape.block;
-    std::vector<std::byte> keyArea(slots * shape.keyDim * bytes + cpu::kKvSlackBytes, std::byte(0xff));
-    std::vector<std::byte> valueArea(slots * shape.valueDim * bytes + cpu::kKvSlackBytes, std::byte(0xff));
-    auto put = [&](std::vector<std::byte> &area, size_t index, float value) {
-      uint32_t bits = encode(shape.dtype, roundTo(shape.dtype, value));
+    auto nan = std::byte(shape.dtype == DType::I8 ? 0x80 : 0xff);
+    std::vector<std::byte> keyArea(slots * shape.keyDim * bytes + cpu::kKvSlackBytes, nan);
+    std::vector<std::byte> valueArea(slots * shape.valueDim * bytes + cpu::kKvSlackBytes, nan);
+    std::vector<float> keyScales(shape.ownScales ? slots : 0, kNaN), valueScales = keyScales;
+    auto put = [&](std::vector<std::byte> &area, size_t index, const float *row, size_t i, bool isKey) {
+      uint32_t bits = shape.isCode() ? codesOf(row, isKey).codes[i] : encode(shape.dtype, roundTo(shape.dtype, row[i]));
       std::memcpy(area.data() + index * bytes, &bits, bytes);
     };
     for (size_t b = 0; b < shape.batch(); ++b)
@@ -74,21 +104,27 @@ struct Ranks {
         size_t page = table[b * pagesPerSlot + p / shape.block / shape.kvp], offset = p % shape.block;
         for (size_t head = 0; head < shape.kvHeads; ++head) {
           size_t row = head * table.size() + page, token = p * shape.kvHeads + head;
+          const float *key = keys[b].data() + token * shape.keyDim, *value = values[b].data() + token * shape.valueDim;
           for (size_t i = 0; i < shape.keyDim; ++i)
-            put(keyArea, (row * shape.keyDim + i) * shape.block + offset, keys[b][token * shape.keyDim + i]);
+            put(keyArea, (row * shape.keyDim + i) * shape.block + offset, key, i, true);
           for (size_t i = 0; i < shape.valueDim; ++i)
-            put(valueArea, (row * shape.block + offset) * shape.valueDim + i, values[b][token * shape.valueDim + i]);
+            put(valueArea, (row * shape.block + offset) * shape.valueDim + i, value, i, false);
+          if (shape.ownScales) {
+            keyScales[row * shape.block + offset] = codesOf(key, true).scale;
+            valueScales[row * shape.block + offset] = codesOf(value, false).scale;
+          }
         }
       }
-    return {keyArea, valueArea};
+    return {keyArea, valueArea, keyScales, valueScales};
   }
 
   /// The packed send buffer of a chunk, by default of all.
   std::vector<float> attend(uint32_t rank, std::optional<Chunk> chunk = {}) const {
     if (!chunk)
       chunk = Chunk{0, shape.batch(), 0, shape.tokens};
-    auto [keyArea, valueArea] = cacheOf(rank);
-    Buffer<std::byte> deviceKeys(keyArea), deviceValues(valueArea);
+    Areas areas = cacheOf(rank);
+    Buffer<std::byte> deviceKeys(areas.keys), deviceValues(areas.values);
+    Buffer<float> deviceKeyScales(areas.keyScales), deviceValueScales(areas.valueScales);
     Buffer<float> deviceQ(q);
     Buffer<int32_t> devicePast(shape.past), deviceQLen(shape.qLen), deviceTable(table);
     std::vector<float> slopes;
@@ -103,6 +139,10 @@ struct Ranks {
     args.cache = {deviceKeys.data(), deviceValues.data(), deviceTable.data(), pagesPerSlot,
                   table.size(),      shape.block,         shape.kvp,          rank,
                   shape.kvHeads,     shape.keyDim,        shape.valueDim,     shape.dtype};
+    if (shape.ownScales)
+      args.cache.keyScales = deviceKeyScales.data(), args.cache.valueScales = deviceValueScales.data();
+    else if (shape.isCode())
+      args.cache.keyScale = shape.keyScale, args.cache.valueScale = shape.valueScale;
     args.send = send.data();
     args.tokens = shape.tokens;
     args.batchBegin = chunk->batchBegin, args.batchCount = chunk->batchCount;
@@ -135,7 +175,7 @@ struct Ranks {
           const float *query = q.data() + ((b * shape.tokens + t) * shape.heads + head) * shape.keyDim;
           const float *key = keys[b].data() + (p * shape.kvHeads + kvHead) * shape.keyDim;
           for (size_t i = 0; i < shape.keyDim; ++i)
-            score += query[i] * roundTo(shape.dtype, key[i]);
+            score += query[i] * kept(key, i, true);
           positions.push_back(p);
           score *= shape.scale();
           if (shape.softcap != 0)
@@ -147,7 +187,7 @@ struct Ranks {
       double weight = std::exp(weights[i] - largest);
       const float *value = values[b].data() + (positions[i] * shape.kvHeads + kvHead) * shape.valueDim;
       for (size_t j = 0; j < shape.valueDim; ++j)
-        result[j] += weight * roundTo(shape.dtype, value[j]);
+        result[j] += weight * kept(value, j, false);
       sum += weight;
     }
     for (size_t j = 0; j < shape.valueDim && sum > 0; ++j)
@@ -158,7 +198,7 @@ struct Ranks {
 
   void check() const {
     // What is left of f32 queries as two 16-bit numbers; far inside 8e-4 and 1.2e-4.
-    double tolerance = shape.dtype == DType::F32 ? 1e-5 : shape.dtype == DType::F16 ? 2e-5 : 6e-5;
+    double tolerance = shape.dtype == DType::F32 ? 1e-5 : shape.dtype == DType::BF16 ? 6e-5 : 2e-5;
     for (uint32_t rank = 0; rank < shape.kvp; ++rank) {
       std::vector<float> send = attend(rank);
       for (size_t b = 0; b < shape.batch(); ++b)
@@ -166,12 +206,14 @@ struct Ranks {
           for (size_t head = 0; head < shape.paddedHeads(); ++head) {
             std::vector<double> reference = expected(b, t, head, rank);
             const float *ours = send.data() + sendIndex(b, t, head);
-            double lse = reference[shape.valueDim];
+            double lse = reference[shape.valueDim], largest = 1;
+            for (size_t i = 0; i < shape.valueDim; ++i)
+              largest = std::max(largest, std::fabs(reference[i]));
             for (size_t i = 0; i < shape.valueDim; ++i)
               if (lse == -INFINITY)
                 ASSERT_EQ(ours[i], 0) << describe(rank, b, t, head);
               else
-                ASSERT_NEAR(ours[i], reference[i], tolerance) << i << describe(rank, b, t, head);
+                ASSERT_NEAR(ours[i], reference[i], tolerance * largest) << i << describe(rank, b, t, head);
             if (lse == -INFINITY)
               ASSERT_EQ(ours[shape.valueDim], -kInfinity) << describe(rank, b, t, head);
             else
@@ -194,8 +236,94 @@ TEST(CudaAttention, MatchesFloat64ForEveryHeadSizeAndType) {
     for (uint32_t dim : {64u, 80u, 96u, 128u, 256u, 17u})
       Ranks({dtype, 2, 16, 6, 2, dim, dim, 1, {70, 37}, {1, 1}}).check();
   Ranks({DType::BF16, 2, 16, 6, 2, 192, 128, 2, {70, 37}, {1, 2}}).check();
-  Ranks({DType::F16, 1, 16, 8, 1, 576, 512, 1, {70}, {1}}).check();
   Ranks({DType::F32, 1, 16, 3, 3, 1, 1, 2, {70, 37}, {1, 2}}).check();
+}
+
+/// Latents: one KV head and up to 128 query heads.
+TEST(CudaAttention, MatchesFloat64ForLatents) {
+  Ranks({DType::F32, 1, 16, 8, 1, 576, 512, 1, {70}, {1}}).check();
+  Ranks({DType::F16, 1, 16, 16, 1, 576, 512, 1, {300, 0, 31}, {1, 1, 0}}).check(); // two parts
+  Ranks({DType::BF16, 2, 16, 20, 1, 576, 512, 1, {70, 5}, {1, 1}}).check();
+  Ranks({DType::BF16, 1, 32, 128, 1, 576, 512, 1, {40}, {1}}).check();
+  Shape shape{DType::F16, 1, 16, 12, 1, 576, 512, 3, {47, 14}, {3, 2}, 4, 0, 9};
+  Ranks(shape).check();
+  shape.softcap = 1.5f, shape.slopes = true;
+  Ranks(shape).check();
+}
+
+TEST(CudaAttention, LatentsShowNaNInWhatTheySeeOnly) {
+  for (bool inKey : {true, false}) {
+    Ranks ranks({DType::BF16, 1, 16, 4, 1, 576, 512, 4, {19}, {4}});
+    (inKey ? ranks.keys[0][22 * 576 + 5] : ranks.values[0][22 * 512 + 305]) = kNaN;
+    std::vector<float> send = ranks.attend(0);
+    for (size_t t = 0; t < 4; ++t) {
+      std::vector<double> reference = ranks.expected(0, t, 1, 0);
+      for (size_t i = 0; i < 513; ++i) {
+        float ours = send[ranks.sendIndex(0, t, 1) + i];
+        if (t == 3 && (inKey || i == 305))
+          ASSERT_TRUE(std::isnan(ours)) << inKey << " " << t << " " << i;
+        else
+          ASSERT_NEAR(ours, reference[i], 2e-4) << inKey << " " << t << " " << i;
+      }
+    }
+  }
+}
+
+template <typename Body> void forEachCode(Body body) {
+  for (DType dtype : kCodes)
+    for (bool ownScales : {false, true}) {
+      SCOPED_TRACE(testing::Message() << (dtype == DType::I8 ? "int8" : "fp8") << (ownScales ? ", own scales" : ""));
+      body(dtype, ownScales);
+    }
+}
+
+TEST(CudaAttention, MatchesFloat64ForCodes) {
+  forEachCode([](DType dtype, bool ownScales) {
+    auto check = [&](Shape shape) {
+      shape.dtype = dtype, shape.ownScales = ownScales;
+      Ranks(shape).check();
+    };
+    for (uint32_t dim : {64u, 80u, 96u, 128u, 256u, 17u})
+      check({DType::I8, 2, 16, 6, 2, dim, dim, 1, {70, 37}, {1, 1}});
+    check({DType::I8, 2, 16, 6, 2, 48, 32, 2, {70, 37}, {1, 2}});
+    check({DType::I8, 3, 8, 6, 2, 64, 64, 2, {70, 37}, {1, 2}});   // pages too short for tensor cores
+    check({DType::I8, 1, 48, 32, 1, 64, 64, 3, {700, 0}, {1, 3}}); // parts, two tiles
+    for (uint32_t dim : {64u, 16u})
+      for (uint32_t window : {17u, 270u}) {
+        Shape shape{DType::I8, 2, 16, 4, 2, dim, dim, 7, {2, 0, 600, 13}, {7, 7, 5, 0}, 4, 0, window};
+        check(shape);
+        shape.softcap = 1.5f, shape.slopes = true;
+        check(shape);
+      }
+  });
+}
+
+/// Scales that span what f16 cannot, and zero among them.
+TEST(CudaAttention, MatchesFloat64ForUnlikeScales) {
+  for (DType dtype : kCodes)
+    for (uint32_t dim : {64u, 24u}) {
+      Shape shape{dtype, 1, 16, 4, 1, dim, dim, 2, {330}, {2}};
+      shape.ownScales = true;
+      Ranks ranks(shape);
+      for (size_t p = 0; p < 332; ++p)
+        for (size_t i = 0; i < dim; ++i) {
+          ranks.values[0][p * dim + i] *= p % 5 == 0 ? 0 : std::ldexp(1.0f, int(p % 7) * 6 - 30);
+          // Keys that are as long as before, and one in seven that nearly all weight goes to.
+          ranks.keys[0][p * dim + i] *= p % 7 == 3 ? 1 : 0x1p-20f;
+        }
+      ranks.check();
+      // All values very small: nothing is lost against them.
+      for (float &value : ranks.values[0])
+        value *= 0x1p-60f;
+      ranks.coded.clear();
+      std::vector<float> send = ranks.attend(0);
+      std::vector<double> expected = ranks.expected(0, 1, 2, 0);
+      double largest = 0;
+      for (size_t i = 0; i < dim; ++i)
+        largest = std::max(largest, std::fabs(expected[i]));
+      for (size_t i = 0; i < dim; ++i)
+        ASSERT_NEAR(send[ranks.sendIndex(0, 1, 2) + i], expected[i], 2e-5 * largest);
+    }
 }
 
 TEST(CudaAttention, MatchesFloat64ForEveryHeadCount) {
@@ -325,27 +453,34 @@ TEST(CudaAttention, GivesAChunkTheSameBitsAsTheWhole) {
     }
 }
 
+void expectNaNWhereSeen(DType dtype, bool ownScales) {
+  for (bool inKey : {true, false}) {
+    // A NaN at position 22 of KV head 1: seen by the query at 22, not by the one before, by heads 2 and 3.
+    Ranks ranks({dtype, 1, 16, 4, 2, 64, 64, 4, {19, 30}, {4, 4}});
+    ranks.shape.ownScales = ownScales;
+    (inKey ? ranks.keys : ranks.values)[0][(22 * 2 + 1) * 64 + 5] = kNaN;
+    std::vector<float> send = ranks.attend(0);
+    for (size_t b = 0; b < 2; ++b)
+      for (size_t t = 0; t < 4; ++t)
+        for (size_t head = 0; head < 4; ++head) {
+          bool sees = b == 0 && t >= 3 && head >= 2;
+          std::vector<double> reference = ranks.expected(b, t, head, 0);
+          for (size_t i = 0; i < 65; ++i) {
+            float ours = send[ranks.sendIndex(b, t, head) + i];
+            // A NaN makes a scale of its own NaN, and so the whole value.
+            if (sees && (inKey || i == 5 || (ownScales && i < 64)))
+              ASSERT_TRUE(std::isnan(ours)) << inKey << " " << b << " " << t << " " << head << " " << i;
+            else
+              ASSERT_NEAR(ours, reference[i], 2e-4) << inKey << " " << b << " " << t << " " << head << " " << i;
+          }
+        }
+  }
+}
+
 TEST(CudaAttention, ShowsNaNInWhatItSeesOnly) {
   for (DType dtype : kDTypes)
-    for (bool inKey : {true, false}) {
-      // A NaN at position 22 of KV head 1: seen by the query at 22, not by the one before, by heads 2 and 3.
-      Ranks ranks({dtype, 1, 16, 4, 2, 64, 64, 4, {19, 30}, {4, 4}});
-      (inKey ? ranks.keys : ranks.values)[0][(22 * 2 + 1) * 64 + 5] = kNaN;
-      std::vector<float> send = ranks.attend(0);
-      for (size_t b = 0; b < 2; ++b)
-        for (size_t t = 0; t < 4; ++t)
-          for (size_t head = 0; head < 4; ++head) {
-            bool sees = b == 0 && t >= 3 && head >= 2;
-            std::vector<double> reference = ranks.expected(b, t, head, 0);
-            for (size_t i = 0; i < 65; ++i) {
-              float ours = send[ranks.sendIndex(b, t, head) + i];
-              if (sees && (inKey || i == 5))
-                ASSERT_TRUE(std::isnan(ours)) << inKey << " " << b << " " << t << " " << head << " " << i;
-              else
-                ASSERT_NEAR(ours, reference[i], 2e-4) << inKey << " " << b << " " << t << " " << head << " " << i;
-            }
-          }
-    }
+    expectNaNWhereSeen(dtype, false);
+  forEachCode(expectNaNWhereSeen);
 }
 
 TEST(CudaAttention, GivesMinusInfiniteScoresNoWeight) {

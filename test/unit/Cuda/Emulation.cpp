@@ -381,6 +381,16 @@ void fromFloat(float x, BFloat &out) {
   out.bits = half.bits;
 }
 
+uint32_t subtractHalves(uint32_t a, uint32_t b) {
+  uint32_t differences = 0;
+  for (int shift : {0, 16}) {
+    Half difference;
+    fromFloat(toFloat(Half{uint16_t(a >> shift)}) - toFloat(Half{uint16_t(b >> shift)}), difference);
+    differences |= uint32_t(difference.bits) << shift;
+  }
+  return differences;
+}
+
 float shuffleXor(float x, int mask) { return shuffle(x, int(emulation::laneOf()) ^ mask); }
 uint32_t shuffle(uint32_t x, int lane) {
   emulation::Shuffle mine{x, 0, lane};

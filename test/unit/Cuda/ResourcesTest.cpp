@@ -49,7 +49,7 @@ TEST(CudaResources, KernelsSpillNothing) {
 
 TEST(CudaResources, AttentionStaysInRegistersOnEveryArchitecture) {
   std::map<std::string, Resources> all = resourcesOf("AttentionTensor");
-  for (const char *dtype : {"f16", "bf16"})
+  for (const char *dtype : {"f16", "bf16", "int8", "fp8"})
     for (const char *dim : {"64", "80", "96", "128", "256"})
       for (const char *architecture : {"sm_80", "sm_90a", "sm_100"}) {
         std::string kernel = std::string("helix_attention_") + dtype + "_" + dim + " " + architecture;
@@ -59,6 +59,17 @@ TEST(CudaResources, AttentionStaysInRegistersOnEveryArchitecture) {
         EXPECT_LE(all[kernel].registers, 256) << kernel;
         EXPECT_GT(all[kernel].registers, 0) << kernel;
       }
+}
+
+TEST(CudaResources, LatentAttentionStaysInRegistersOnEveryArchitecture) {
+  std::map<std::string, Resources> all = resourcesOf("AttentionLatent");
+  for (const char *dtype : {"f16", "bf16"})
+    for (const char *architecture : {"sm_80", "sm_90a", "sm_100"}) {
+      std::string kernel = std::string("helix_attention_") + dtype + "_latent " + architecture;
+      ASSERT_TRUE(all.contains(kernel)) << kernel;
+      EXPECT_EQ(all[kernel].stackBytes, 0) << kernel;
+      EXPECT_LE(all[kernel].registers, 128) << kernel; // two blocks of 256 threads
+    }
 }
 
 TEST(CudaResources, ImagesAreFatBinaries) {

@@ -151,6 +151,72 @@ TEST(CudaRows, AppendWritesEachTokenOnItsOwnerOnly) {
     }
 }
 
+/// Codes and scales as the formats define them, where a token belongs and nowhere else.
+TEST(CudaRows, AppendKeepsTheDefinedCodes) {
+  const uint32_t kvp = 2, block = 4, heads = 2, keyDim = 70, valueDim = 33, tokens = 9, pages = 3;
+  std::vector<int32_t> past = {2}, qLen = {9}, table = {2, 0, 1};
+  std::vector<float> key = randomFloats(tokens * heads * keyDim, 5, 3);
+  std::vector<float> value = randomFloats(tokens * heads * valueDim, 6, 3);
+  std::fill_n(key.begin(), keyDim, 0.0f);                               // nothing to scale
+  std::fill_n(value.begin() + 2 * heads * valueDim, valueDim, -1e-44f); // the scale would be below all floats
+  key[3 * heads * keyDim + 69] = 1e30f;                                 // saturates, or makes all others zero
+  key[4 * heads * keyDim + 1] = kNaN;
+  value[5 * heads * valueDim + 32] = -kInfinity;
+  Buffer<int32_t> devicePast(past), deviceQLen(qLen), deviceTable(table);
+  Buffer<float> deviceKey(key), deviceValue(value);
+  const size_t slots = table.size() * heads * block;
+  for (DType dtype : kCodes)
+    for (bool ownScales : {false, true})
+      for (uint32_t rank = 0; rank < kvp; ++rank) {
+        Buffer<std::byte> keys(cpu::kvKeyBytes(pages, heads, block, keyDim, dtype));
+        Buffer<std::byte> values(cpu::kvValueBytes(pages, heads, block, valueDim, dtype));
+        Buffer<float> keyScales(slots), valueScales(slots);
+        KvCache cache{keys.data(), values.data(), deviceTable.data(), pages, table.size(), block, kvp, rank,
+                      heads,       keyDim,        valueDim,           dtype};
+        if (ownScales)
+          cache.keyScales = keyScales.data(), cache.valueScales = valueScales.data();
+        else
+          cache.keyScale = 0x1p-6f, cache.valueScale = 3 * 0x1p-7f;
+        machine().launch(cpu::KvAppendArgs{deviceKey.data(), deviceValue.data(), devicePast.data(), deviceQLen.data(),
+                                           cache, 1, tokens});
+        std::vector<uint8_t> expectedKeys(slots * keyDim, 0xff), expectedValues(slots * valueDim, 0xff);
+        std::vector<float> expectedKeyScales(slots, kNaN), expectedValueScales(slots, kNaN);
+        for (uint32_t t = 0; t < tokens; ++t)
+          for (uint32_t head = 0; head < heads; ++head) {
+            uint32_t position = past[0] + t;
+            if (position / block % kvp != rank)
+              continue;
+            size_t row = head * table.size() + table[position / block / kvp], offset = position % block;
+            auto shared = [&](float scale) { return ownScales ? std::nullopt : std::optional(scale); };
+            size_t from = t * heads + head;
+            CodedRow k = throughCodes(dtype, key.data() + from * keyDim, keyDim, shared(cache.keyScale));
+            CodedRow v = throughCodes(dtype, value.data() + from * valueDim, valueDim, shared(cache.valueScale));
+            for (uint32_t i = 0; i < keyDim; ++i)
+              expectedKeys[(row * keyDim + i) * block + offset] = k.codes[i];
+            for (uint32_t i = 0; i < valueDim; ++i)
+              expectedValues[(row * block + offset) * valueDim + i] = v.codes[i];
+            if (ownScales)
+              expectedKeyScales[row * block + offset] = k.scale, expectedValueScales[row * block + offset] = v.scale;
+          }
+        auto expectCodes = [&](const std::vector<std::byte> &ours, const std::vector<uint8_t> &expected) {
+          for (size_t i = 0; i < expected.size(); ++i) {
+            auto code = uint8_t(ours[i]);
+            ASSERT_TRUE(code == expected[i] ||
+                        (std::isnan(codeValue(dtype, code)) && std::isnan(codeValue(dtype, expected[i]))))
+                << i;
+          }
+        };
+        expectCodes(keys.read(), expectedKeys);
+        expectCodes(values.read(), expectedValues);
+        auto expectScales = [&](const std::vector<float> &ours, const std::vector<float> &expected) {
+          for (size_t i = 0; i < slots; ++i)
+            ASSERT_TRUE(ours[i] == expected[i] || (std::isnan(ours[i]) && std::isnan(expected[i]))) << i;
+        };
+        expectScales(keyScales.read(), expectedKeyScales);
+        expectScales(valueScales.read(), expectedValueScales);
+      }
+}
+
 TEST(CudaRows, FillTouchesTheSlotsPages) {
   const uint32_t kvp = 2, block = 4, heads = 2, dim = 8, pages = 3;
   std::vector<int32_t> table = {5, 3, 1, 0, 2, 4};
@@ -165,6 +231,20 @@ TEST(CudaRows, FillTouchesTheSlotsPages) {
     size_t page = i / (block * dim) % 6;
     double x = decode(DType::F32, ours.data(), i);
     ASSERT_EQ(std::abs(x) <= 0.5, page == 0 || page == 2) << i;
+  }
+  // Codes are multiples of 1.
+  Buffer<float> keyScales(6 * heads * block), valueScales(6 * heads * block);
+  cache.dtype = DType::F8E4M3, cache.keyScales = keyScales.data(), cache.valueScales = valueScales.data();
+  machine().launch(KvFillArgs{cache, 1, 13});
+  ours = values.read();
+  std::vector<float> scales = valueScales.read();
+  EXPECT_TRUE(sameBits(keyScales.read(), scales));
+  for (size_t i = 0; i < 6 * heads * block; ++i) {
+    size_t page = i / block % 6;
+    ASSERT_EQ(scales[i] == 1, page == 0 || page == 2) << i;
+    if (page == 0 || page == 2)
+      for (size_t j = 0; j < dim; ++j)
+        ASSERT_LE(std::fabs(codeValue(DType::F8E4M3, uint8_t(ours[i * dim + j]))), 0.5) << i;
   }
 }
 

@@ -105,7 +105,7 @@ TEST(CudaSplit, ScratchRowsAreDistinct) {
 
 TEST(CudaSplit, LaunchesFitTheDevice) {
   DeviceShape device;
-  for (DType dtype : {DType::F32, DType::F16, DType::BF16})
+  for (DType dtype : {DType::F32, DType::F16, DType::BF16, DType::I8, DType::F8E4M3})
     for (uint32_t dim : {64u, 80u, 96u, 128u, 256u, 72u, 576u})
       for (uint32_t batch : {1u, 64u, 1024u}) {
         AttentionArgs args{argsOf(1, 0, 1, 0)};
@@ -125,6 +125,16 @@ TEST(CudaSplit, LaunchesFitTheDevice) {
         if (tensor && dim <= 128 && batch == 64)
           EXPECT_EQ(all[0].grid[0], device.multiprocessors * 2); // two blocks fit
       }
+  // Latents; a block of an A100 has 163 KiB.
+  for (auto [most, kernel] :
+       {std::pair(166912u, "helix_attention_bf16_latent"), std::pair(101376u, "helix_attention_bf16_any")}) {
+    AttentionArgs args{argsOf(1, 0, 1, 0)};
+    args.cache.dtype = DType::BF16, args.cache.keyDim = 576, args.cache.valueDim = 512, args.cache.heads = 1;
+    args.heads = args.paddedHeads = 128;
+    Launch launch = launches(args, {108, most, 167936})[0];
+    EXPECT_STREQ(launch.kernel, kernel);
+    EXPECT_LE(launch.sharedBytes, most);
+  }
   // Pages that do not hold whole runs of 16 tokens go another way.
   AttentionArgs args{argsOf(1, 0, 1, 0)};
   args.cache.dtype = DType::BF16, args.cache.block = 8;
