@@ -54,7 +54,7 @@ struct Launch {
   std::array<uint32_t, 3> grid = {1, 1, 1};
   std::array<uint32_t, 3> block = {1, 1, 1};
   uint32_t sharedBytes = 0;        ///< dynamic
-  std::vector<std::byte> argument; ///< the one parameter
+  std::vector<std::byte> argument = {}; ///< the one parameter
 };
 
 //===-----------------------------------------------------------------------===//
