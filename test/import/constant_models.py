@@ -149,6 +149,20 @@ def largest_integer(model, gate, entries):
 
 
 @constants
+def largest_filled(model, gate, entries):
+    """2^63 - 1 out of ConstantOfShape, as a factor of every element of the weight."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "one_long"))
+    up = next(i for i, node in enumerate(model.graph.node) if "gate" in node.input)
+    for node in (helper.make_node("ConstantOfShape", ["one_long"], ["huge"], "filled",
+                                  value=helper.make_tensor("value", TensorProto.INT64, [1], [2**63 - 1])),
+                 helper.make_node("Cast", ["huge"], ["factor"], "factor", to=TensorProto.FLOAT),
+                 helper.make_node("Mul", ["gate", "factor"], ["scaled_gate"], "scaled")):
+        model.graph.node.insert(up, node)
+        up += 1
+    model.graph.node[up].input[1] = "scaled_gate"
+
+
+@constants
 def negative_dim(model, gate, entries):
     gate.dims[0] = -8
 

@@ -56,7 +56,10 @@ Cell constantCell(size_t rank, Grid::Type type, double value) {
 }
 
 std::optional<double> Grid::uniform() const {
-  if (cells.size() != 1 || !cells[0].isConstant())
+  // Larger integers need not be numbers of f64.
+  constexpr int64_t kExact = int64_t(1) << 53;
+  if (cells.size() != 1 || !cells[0].isConstant() || cells[0].form.constant > kExact ||
+      cells[0].form.constant < -kExact)
     return std::nullopt;
   return cells[0].constant();
 }

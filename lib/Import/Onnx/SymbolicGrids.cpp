@@ -293,6 +293,8 @@ std::optional<Grid> onGrids(const Parsed &parsed, ArrayRef<Grid> operands, Lengt
     for (const LinearInt &size : parsed.sizes)
       if (size.rowFactor != 0 || !holds({.constant = size.constant - 1, .total = size.total}, range))
         return std::nullopt;
+    if (*parsed.type == Dense::Type::Int && std::abs(parsed.fill) > 0x1p53)
+      return std::nullopt;
     auto type = *parsed.type == Dense::Type::Bool  ? Grid::Type::Bool
                 : *parsed.type == Dense::Type::Int ? Grid::Type::Int
                                                    : Grid::Type::Float;
