@@ -34,8 +34,7 @@ struct Site {
 std::optional<Site> siteOf(AllReduceOp reduce) {
   auto product = reduce.getInput().getDefiningOp<LinearOp>();
   auto weight = product ? product.getWeight().getDefiningOp<WeightOp>() : WeightOp();
-  if (!weight || !weight.splits(weight.storedDim(1)).empty() ||
-      weight.piecesOf(weight.storedDim(1)).first != 0)
+  if (!weight || !weight.splits(weight.storedDim(1)).empty() || weight.piecesOf(weight.storedDim(1)).first != 0)
     return std::nullopt;
   return Site{product, weight, reduce};
 }

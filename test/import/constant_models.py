@@ -136,30 +136,29 @@ def unknown_type(model, gate, entries):
     gate.data_type = 12345
 
 
+def scale_gate(model, *nodes):
+    """Multiplies every element of the weight by the integers 'huge', which the nodes make."""
+    up = next(i for i, node in enumerate(model.graph.node) if "gate" in node.input)
+    model.graph.node[up].input[1] = "scaled_gate"
+    scaled = [*nodes, helper.make_node("Cast", ["huge"], ["factor"], "factor", to=TensorProto.FLOAT),
+              helper.make_node("Mul", ["gate", "factor"], ["scaled_gate"], "scaled")]
+    for i, node in enumerate(scaled):
+        model.graph.node.insert(up + i, node)
+
+
 @constants
 def largest_integer(model, gate, entries):
-    """2^63 - 1, which no float64 holds, as a factor of every element of the weight."""
+    """2^63 - 1, which no float64 holds."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([2**63 - 1], np.int64), "huge"))
-    up = next(i for i, node in enumerate(model.graph.node) if "gate" in node.input)
-    for node in (helper.make_node("Cast", ["huge"], ["factor"], "factor", to=TensorProto.FLOAT),
-                 helper.make_node("Mul", ["gate", "factor"], ["scaled_gate"], "scaled")):
-        model.graph.node.insert(up, node)
-        up += 1
-    model.graph.node[up].input[1] = "scaled_gate"
+    scale_gate(model)
 
 
 @constants
 def largest_filled(model, gate, entries):
-    """2^63 - 1 out of ConstantOfShape, as a factor of every element of the weight."""
+    """The same out of ConstantOfShape."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "one_long"))
-    up = next(i for i, node in enumerate(model.graph.node) if "gate" in node.input)
-    for node in (helper.make_node("ConstantOfShape", ["one_long"], ["huge"], "filled",
-                                  value=helper.make_tensor("value", TensorProto.INT64, [1], [2**63 - 1])),
-                 helper.make_node("Cast", ["huge"], ["factor"], "factor", to=TensorProto.FLOAT),
-                 helper.make_node("Mul", ["gate", "factor"], ["scaled_gate"], "scaled")):
-        model.graph.node.insert(up, node)
-        up += 1
-    model.graph.node[up].input[1] = "scaled_gate"
+    value = helper.make_tensor("value", TensorProto.INT64, [1], [2**63 - 1])
+    scale_gate(model, helper.make_node("ConstantOfShape", ["one_long"], ["huge"], "filled", value=value))
 
 
 @constants

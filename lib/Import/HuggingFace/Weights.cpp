@@ -144,7 +144,8 @@ LogicalResult Weights::write() {
                        static_cast<int64_t>(values.size() * sizeof(float)),
                        [&values]() -> FailureOr<std::string> { return bytesOf(values); }});
   }
-  FailureOr<SmallVector<int64_t>> offsets = writeSafetensors(context, (path + options.inlineWeightsSuffix).str(), tensors);
+  FailureOr<SmallVector<int64_t>> offsets =
+      writeSafetensors(context, (path + options.inlineWeightsSuffix).str(), tensors);
   if (failed(offsets))
     return failure();
   std::string file = relativePath(*target, checkpoint.directories.given);

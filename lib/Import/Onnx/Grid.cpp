@@ -32,7 +32,8 @@ std::optional<int64_t> upperBound(const Affine &form, ArrayRef<LinearInt> shape,
          __builtin_add_overflow(total, part, &total)))
       return std::nullopt;
   }
-  return extreme(constant, total, range, hasIndex ? std::max(range.tokens, range.least) : range.least, /*greatest=*/true);
+  return extreme(constant, total, range, hasIndex ? std::max(range.tokens, range.least) : range.least,
+                 /*greatest=*/true);
 }
 
 } // namespace

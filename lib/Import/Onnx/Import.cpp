@@ -287,9 +287,9 @@ FailureOr<int64_t> importEntry(ImportState &state, ModuleOp module, EntryKind ki
   return vocabulary;
 }
 
-/// Checks the decode entry, whose weights are the first `inlineWeights` of the state's, by an import for another
-/// number of sequences and two tokens: the same program must come of it. That also refuses masks that are causal for one token alone,
-/// which every mask is that shows it the past.
+/// Checks the decode entry, the one so far, by an import for another number of sequences and two tokens: the same
+/// program must come of it. That also refuses masks that are causal for one token alone, which every mask is that shows
+/// it the past.
 LogicalResult checkSizes(ImportState &state, func::FuncOp decode) {
   int64_t batch = state.options.batch > 1 ? state.options.batch - 1 : 2;
   for (const onnx::ValueInfoProto &input : state.model.graph().input()) {

@@ -41,7 +41,8 @@ LogicalResult writeInlineWeights(MLIRContext *context, ImportState &state, Strin
       tensor.shape = {stored->bytes};
     tensors.push_back(std::move(tensor));
   }
-  FailureOr<SmallVector<int64_t>> offsets = writeSafetensors(context, (path + state.options.inlineWeightsSuffix).str(), tensors);
+  FailureOr<SmallVector<int64_t>> offsets =
+      writeSafetensors(context, (path + state.options.inlineWeightsSuffix).str(), tensors);
   if (failed(offsets))
     return failure();
   std::string file = relativePath(*target, state.model.directories.given);

@@ -8,16 +8,17 @@ namespace {
 
 struct Comparison {
   EntryAttr one, other;
-  llvm::DenseMap<Value, Value> values;                          ///< of one to those of the other
-  llvm::DenseMap<Operation *, const StoredTensor *> inlined[2]; ///< weights with bytes of their own
+  llvm::DenseMap<Value, Value> values; ///< of one to those of the other
+  /// What the parts of weights come from that have no file yet.
+  llvm::DenseMap<Operation *, SmallVector<const StoredTensor *, 3>> inlined[2];
 
   Comparison(const Imported &one, const Imported &other)
       : one(one.function->getAttrOfType<EntryAttr>(kEntryAttr)),
         other(other.function->getAttrOfType<EntryAttr>(kEntryAttr)) {
     for (const InlineWeight &weight : one.inlineWeights)
-      inlined[0][weight.op] = weight.stored;
+      inlined[0][weight.op].push_back(weight.stored);
     for (const InlineWeight &weight : other.inlineWeights)
-      inlined[1][weight.op] = weight.stored;
+      inlined[1][weight.op].push_back(weight.stored);
     auto [ours, theirs] = std::pair(one.function, other.function);
     for (auto [a, b] : llvm::zip_equal(ours.getArguments(), theirs.getArguments()))
       values[a] = b;
@@ -65,7 +66,7 @@ struct Comparison {
   std::string difference(Operation *a, Operation *b) {
     if (a->getName() != b->getName() || a->getNumOperands() != b->getNumOperands() ||
         a->getNumResults() != b->getNumResults())
-      return "it becomes " + a->getName().getStringRef().str();
+      return "it becomes another op";
     for (auto [ofOne, ofOther] : llvm::zip_equal(a->getOperands(), b->getOperands()))
       if (values.lookup(ofOne) != ofOther)
         return "it takes another operand";

@@ -55,6 +55,19 @@ TEST(Overlap, ChunkSizes) {
   }
 }
 
+TEST(Overlap, SharesOfAnAllReduceAreRoundedUp) {
+  // Seven numbers on four ranks, whose sums take no time but on the link: 1 ns a byte.
+  Overlapped sums = site(7, 0, 0);
+  sums.ranks = sums.exchange.ranks = sums.exchange.peers = 4;
+  sums.exchange.kind = CollectiveKind::AllReduce;
+  sums.elements = 7;
+  auto sent = [&](const std::vector<uint64_t> &sizes) { return overlapSeconds(sums, sizes, unitMachine()) * 1e9; };
+  // To three peers, twice, shares of 4 bytes a number.
+  EXPECT_NEAR(sent({7}), 2 * 3 * 2 * 4, 1e-6);
+  EXPECT_NEAR(sent({4, 3}), 2 * 3 * (1 + 1) * 4, 1e-6);
+  EXPECT_NEAR(sent({5, 2}), 2 * 3 * (2 + 1) * 4, 1e-6);
+}
+
 TEST(Overlap, Figure3) {
   Overlapped requests = site(8, 16, 9.6);
   EXPECT_NEAR(overlapSeconds(requests, chunkSizes(8, 8), unitMachine()), paper::hopbSeconds(8, 2, 1.2), 1e-9);
