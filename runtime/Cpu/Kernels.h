@@ -147,7 +147,7 @@ size_t attentionScratch(const AttentionArgs &args);
 /// tokens t >= qLen[b] and where this rank holds no visible token. Cache slots that are not visible are not part of the
 /// result, whatever they hold; a NaN in visible ones shows.
 ///
-/// A sequence is split into runs of about 256 local tokens from its start, and every 8 runs into segments; partial sums
+/// A sequence is split into runs of about 128 local tokens from its start, and every 16 runs into segments; partial sums
 /// of the runs of a segment, then of the segments, are combined in order. A row's bits depend neither on the chunk that
 /// it is in nor on `partials`.
 /// The exponential is accurate to 2 ulp, the hyperbolic tangent to 4.

@@ -115,9 +115,9 @@ template <typename T> HWY_INLINE void storeTwo(Vec first, Vec second, float *p) 
 /// e^x to 2 ulp over all floats: subnormal results round once, what is below them is 0, e^0 is 1, and NaN stays NaN.
 HWY_INLINE Vec exponential(Vec x) {
   const F32 d;
-  const hn::RebindToSigned<F32> di;
+  [[maybe_unused]] const hn::RebindToSigned<F32> di;
   // e^-105 is below half of the smallest subnormal; e^89 overflows.
-  Vec clamped = hn::Min(hn::Max(x, hn::Set(d, -105.0f)), hn::Set(d, 89.0f));
+  Vec clamped = hn::Min(hn::Set(d, 89.0f), hn::Max(hn::Set(d, -105.0f), x));
   Vec n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
   // x - n ln 2 in two steps, of which the first is exact.
   Vec r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped);
@@ -131,6 +131,10 @@ HWY_INLINE Vec exponential(Vec x) {
   p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
   p = hn::MulAdd(hn::Mul(p, r), r, r);
   p = hn::Add(p, hn::Set(d, 1.0f));
+#if HWY_TARGET <= HWY_AVX3
+  // The processor's own 2^n, and its maximum and minimum, which keep the second operand if that is NaN.
+  return Vec{_mm512_scalef_ps(p.raw, n.raw)};
+#else
   // 2^n as two factors, as neither 2^128 nor 2^-151 is a normal float; the first product is exact.
   auto whole = hn::ConvertTo(di, n);
   auto first = hn::ShiftRight<1>(whole), second = hn::Sub(whole, first);
@@ -138,6 +142,7 @@ HWY_INLINE Vec exponential(Vec x) {
   p = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(first, bias))));
   p = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(second, bias))));
   return hn::IfThenElse(hn::IsNaN(x), x, p);
+#endif
 }
 
 /// tanh(x) to 4 ulp; NaN stays NaN.
