@@ -55,12 +55,15 @@ bool isForCuda(const artifact::Artifact &artifact) {
 }
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
-    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      gpu(options.gpu), kernels(&artifact, gpu) {
+    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
+      kernels(&artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
+  if (options.link && options.processes)
+    throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks that share a CPU or a GPU; leave "
+                                            "--link-latency and --link-bandwidth out, or --process");
+  // A warp that waits for the link takes registers that a block of attention may need.
   if (options.link)
-    throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "
-                                            "--link-bandwidth out");
+    kernels.leaveFree(mesh.ranks() / 2);
   layOutWeights();
   layOutScratch();
 }
@@ -185,7 +188,8 @@ void CudaDevice::allocateAll() {
     for (uint64_t bytes : scratchBytes)
       rank.scratch.push_back(zeros(bytes));
     for (uint32_t i = 0; i < streamCount; ++i) {
-      rank.streams.push_back(makeStream());
+      // Exchanges are waited for: they go before what is computed beside them.
+      rank.streams.push_back(makeStream(/*urgent=*/i != 0));
       rank.ready.push_back(makeEvent(false));
       rank.joined.push_back(makeEvent(false));
     }
@@ -279,7 +283,7 @@ void CudaDevice::connect() {
     std::vector<Port> ports;
     for (Rank &rank : ranks)
       ports.push_back(portOf(rank));
-    exchange = localExchange(mesh, std::move(ports), kernels);
+    exchange = localExchange(mesh, std::move(ports), kernels, settings.link);
     return;
   }
   // A sum needs room for what peers send.

@@ -232,6 +232,7 @@ void CudaDevice::enqueue(Program &program, bool captured) {
     for (uint32_t s = 0; s < program.streams; ++s)
       HELIX_CU(cuStreamWaitEvent, rank.streams[s].get(), forked.get(), 0);
 
+  exchange->begin();
   for (const Command &command : program.commands) {
     Range range(command.name);
     if (command.kind == Command::Kind::Collective)
