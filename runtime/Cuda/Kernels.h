@@ -218,10 +218,10 @@ std::vector<Launch> launches(const LinkArgs &args, const DeviceShape &device);
 
 /// The first token of each row of logits as cpu::topCandidates orders them.
 struct BestTokenArgs {
-  const float *logits = nullptr; ///< [rows, count], the ids firstId … firstId + count - 1; count >= 1
+  const float *logits = nullptr; ///< [rows, stride], of which `count` >= 1 are the ids firstId, firstId + 1, …
   float *value = nullptr;        ///< [rows]
   int64_t *id = nullptr;         ///< [rows]
-  size_t rows = 0, count = 0;
+  size_t rows = 0, count = 0, stride = 0;
   int64_t firstId = 0;
 };
 std::vector<Launch> launches(const BestTokenArgs &args, const DeviceShape &device);

@@ -179,23 +179,33 @@ TEST(CudaDevice, CachesOfCodesAreTheCpus) {
     }
 }
 
+/// Three ranks: the last has padding among its logits.
 TEST(CudaDevice, TokensAreTheCpus) {
   TinyModel model;
-  Emulated emulated(model, {2, 2});
-  auto tokens = [](const std::string &path) {
+  Emulated emulated(model, {1, 3});
+  auto tokens = [](const std::string &path, const Sampling &sampling) {
     Session session(path);
     session.load();
     std::vector<int64_t> ids = {3, 1, 4}, out;
     Feed feed{session.admit(5), ids};
     session.prefill({&feed, 1});
     for (int i = 0; i < 3; ++i) {
-      out.push_back(session.sample(feed.slot, {.temperature = 0.8, .topK = 10, .topP = 1, .seed = 7}));
+      out.push_back(session.sample(feed.slot, sampling));
       feed.ids = std::span(&out.back(), 1);
       session.step(EntryKind::Decode, {&feed, 1});
     }
     return out;
   };
-  EXPECT_EQ(tokens(emulated.path), tokens(emulated.directory.file("model.hlx")));
+  auto copies = [&] {
+    std::vector<std::string> lines = emulated.lines();
+    return std::count(lines.begin(), lines.end(), "do copy to the host");
+  };
+  const std::string cpu = emulated.directory.file("model.hlx");
+  const Sampling greedy, drawn{.temperature = 0.8, .topK = 10, .topP = 1, .seed = 7};
+  EXPECT_EQ(tokens(emulated.path, greedy), tokens(cpu, greedy));
+  EXPECT_EQ(copies(), 2) << "first tokens, in the one run of each entry before it is captured, and no logits";
+  EXPECT_EQ(tokens(emulated.path, drawn), tokens(cpu, drawn));
+  EXPECT_EQ(copies(), 2 + 2 + 3 * 3) << "a row of each rank for each token";
 }
 
 TEST(CudaDevice, AStepIsOneGraphAndNothingElse) {
