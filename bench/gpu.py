@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures the CUDA kernels alone on this machine's GPU: `make bench-gpu`.
 
-What is compared is timed in turns, each time with a cold second-level cache, and medians are quoted.
+What is compared is timed in turns, as graphs, each time with a cold second-level cache, and medians are quoted.
 
     linear      bytes of a weight, its scales and zero points over the time of the product, over the copy bandwidth
     attention   bytes of the keys and values that a step must read, the same; of a batch of one, microseconds
+    latents     the same of latents, whose values are a part of the keys; of 128 heads, operations per second
 
 The copy bandwidth, bytes read and written by a copy on the device, is that of the same run. Prints a table, writes
 build/bench/gpu.json, and exits with 1 if a target is missed, or there is no GPU.
@@ -36,6 +37,11 @@ def main():
             bench.add("bandwidth/copy", rate / 1e9, "GB/s", better="higher", gpu=about["gpu"])
         elif shape in MICROSECONDS:
             bench.add(f"attention_us/{name.split('/', 1)[1]}", seconds * 1e6, "us", MICROSECONDS[shape])
+        elif name.startswith("latents"):
+            if "-h128-" in shape:
+                bench.add(f"mla_rate/{name.split('/', 1)[1]}", line["flops"] / seconds / 1e12, "TFLOP/s", better="higher")
+            else:
+                bench.add(f"mla_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", 0.85, "higher")
         elif name.startswith("attention"):
             bench.add(f"attention_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", better="higher")
         else:

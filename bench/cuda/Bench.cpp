@@ -1,16 +1,20 @@
 //===- Bench.cpp - Times of the CUDA kernels alone -------------------------===//
 //
-//   helix-bench-cuda [--small]
+//   helix-bench-cuda [--small] [--exchanges [I/4 RENDEZVOUS]]
 //
 // Prints a JSON object per line: the GPU; then for a copy on the device and for each kernel and shape `name`, `bytes`
-// that it must move, and `seconds`, a list. Rounds go through all of them in turns, each time with a cold second-level
-// cache. --small: shapes of a few elements, to try the program on an emulation.
+// that it must move, `flops` that it must do, and `seconds`, a list. Rounds go through all of them in turns, each a
+// graph that does the same on several operands, together larger than a second-level cache, which is cold when it
+// begins.
+// --small: shapes of a few elements, to try the program on an emulation. --exchanges: those of Exchanges.h instead.
 //
 //===-----------------------------------------------------------------------===//
+#include "Exchanges.h"
 #include "test/gpu/GpuMachine.h"
 
 #include "runtime/Error.h"
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -24,10 +28,18 @@ constexpr int kRounds = 21;
 
 struct Case {
   std::string name;
-  double bytes;
-  std::vector<std::shared_ptr<void>> held;
-  std::function<void(Stream)> work;
-  std::vector<double> seconds;
+  double bytes = 0, flops = 0; ///< of one
+  uint32_t count = 1;          ///< operands
+  std::vector<std::shared_ptr<void>> held = {};
+  std::vector<Prepared> launches = {};
+  HeldGraphExec graph = {};
+  std::vector<double> seconds = {}; ///< of one
+
+  /// Operands enough that none is in a cache when its turn comes.
+  void setCount(bool small) {
+    constexpr double kCold = 256 << 20;
+    count = small ? 2 : uint32_t(std::ceil(kCold / bytes));
+  }
 
   template <typename T> T *hold(size_t count) {
     auto buffer = std::make_shared<Buffer<T>>(count);
@@ -53,56 +65,72 @@ struct Case {
       machine().upload(memory + at, block.data(), std::min(bytes - at, block.size() * sizeof(uint64_t)));
     return memory;
   }
-  void launch(const std::vector<Launch> &launches) {
-    work = [prepared = gpuMachine().prepare(launches)](Stream stream) {
-      for (const Prepared &each : prepared)
+  void add(const std::vector<Launch> &more) {
+    for (Prepared &each : gpuMachine().prepare(more))
+      launches.push_back(std::move(each));
+  }
+  void finish() {
+    graph = gpuMachine().capture([&](Stream stream) {
+      for (const Prepared &each : launches)
         each.launch(stream);
-    };
+    });
   }
 };
 
 Case copy(size_t bytes) {
-  Case result{"copy", 2.0 * double(bytes), {}, {}, {}};
+  Case result{"copy", 2.0 * double(bytes)};
   auto from = reinterpret_cast<Address>(result.holdRandom(bytes));
   auto to = reinterpret_cast<Address>(result.hold<std::byte>(bytes));
-  result.work = [=](Stream stream) { HELIX_CU(cuMemcpyDtoDAsync_v2, to, from, bytes, stream); };
+  result.graph = gpuMachine().capture([=](Stream stream) { HELIX_CU(cuMemcpyDtoDAsync_v2, to, from, bytes, stream); });
   return result;
 }
 
-Case attention(DType dtype, uint32_t batch, uint32_t length, uint32_t heads, uint32_t kvHeads, uint32_t dim) {
+struct AttentionShape {
+  uint32_t batch, length, heads, kvHeads, keyDim, valueDim;
+};
+
+/// A token of each sequence against its cache. Latents are keys whose first dimensions are the values: counted once.
+Case attention(const AttentionShape &shape, bool small) {
+  const auto [batch, length, heads, kvHeads, keyDim, valueDim] = shape;
+  const DType dtype = DType::BF16;
   const uint32_t block = 16;
   const uint64_t slotPages = (length + block - 1) / block, pages = slotPages * batch;
-  Case result{std::string("attention/") + (dtype == DType::BF16 ? "bf16" : "f16") + "/b" + std::to_string(batch) +
-                  "-h" + std::to_string(heads) + "-kv" + std::to_string(kvHeads) + "-d" + std::to_string(dim) + "-s" +
+  const bool isLatent = keyDim != valueDim;
+  const double tokens = double(batch) * length;
+  Case result{(isLatent ? "latents/bf16/b" : "attention/bf16/b") + std::to_string(batch) + "-h" +
+                  std::to_string(heads) + "-kv" + std::to_string(kvHeads) + "-d" + std::to_string(keyDim) + "-s" +
                   std::to_string(length),
-              2.0 * batch * length * kvHeads * dim * double(cpu::elementBytes(dtype)),
-              {},
-              {},
-              {}};
-  std::vector<int32_t> table(pages);
-  std::iota(table.begin(), table.end(), 0);
-  AttentionArgs args;
-  args.cache = {result.hold<std::byte>(cpu::kvKeyBytes(pages, kvHeads, block, dim, dtype)),
-                result.hold<std::byte>(cpu::kvValueBytes(pages, kvHeads, block, dim, dtype)),
-                result.hold(table),
-                slotPages,
-                pages,
-                block,
-                1,
-                0,
-                kvHeads,
-                dim,
-                dim,
-                dtype};
-  for (uint32_t b = 0; b < batch; ++b)
-    machine().launch(KvFillArgs{args.cache, b, length});
-  args.q = result.hold(std::vector<float>(size_t(batch) * heads * dim, 0.1f));
-  args.past = result.hold(std::vector<int32_t>(batch, int32_t(length) - 1));
-  args.qLen = result.hold(std::vector<int32_t>(batch, 1));
-  args.send = result.hold<float>(size_t(batch) * heads * (dim + 1));
-  args.tokens = args.tokenCount = 1, args.batchCount = batch, args.heads = args.paddedHeads = heads;
-  args.scratch = reinterpret_cast<float *>(result.hold<std::byte>(attentionScratchBytes(args)));
-  result.launch(launches(args, machine().shape()));
+              tokens * kvHeads * (keyDim + (isLatent ? 0 : valueDim)) * double(cpu::elementBytes(dtype)),
+              2 * tokens * heads * (keyDim + valueDim)};
+  result.setCount(small);
+  for (uint32_t i = 0; i < result.count; ++i) {
+    std::vector<int32_t> table(pages);
+    std::iota(table.begin(), table.end(), 0);
+    AttentionArgs args;
+    args.cache = {result.hold<std::byte>(cpu::kvKeyBytes(pages, kvHeads, block, keyDim, dtype)),
+                  result.hold<std::byte>(cpu::kvValueBytes(pages, kvHeads, block, valueDim, dtype)),
+                  result.hold(table),
+                  slotPages,
+                  pages,
+                  block,
+                  1,
+                  0,
+                  kvHeads,
+                  keyDim,
+                  valueDim,
+                  dtype};
+    for (uint32_t b = 0; b < batch; ++b)
+      machine().launch(KvFillArgs{args.cache, b, length});
+    args.q = result.hold(std::vector<float>(size_t(batch) * heads * keyDim, 0.1f));
+    args.past = result.hold(std::vector<int32_t>(batch, int32_t(length) - 1));
+    args.qLen = result.hold(std::vector<int32_t>(batch, 1));
+    args.send = result.hold<float>(size_t(batch) * heads * (valueDim + 1));
+    args.tokens = args.tokenCount = 1, args.batchCount = batch, args.heads = args.paddedHeads = heads;
+    args.scale = 0.1f;
+    args.scratch = reinterpret_cast<float *>(result.hold<std::byte>(attentionScratchBytes(args)));
+    result.add(launches(args, machine().shape()));
+  }
+  result.finish();
   return result;
 }
 
@@ -110,28 +138,28 @@ std::string shapeName(size_t k, size_t n, size_t rows) {
   return "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows);
 }
 
-Case linear(DType dtype, size_t rows, size_t k, size_t n) {
-  static constexpr const char *names[] = {"f32", "f16", "bf16"};
-  Case result{std::string("linear/") + names[size_t(dtype)] + shapeName(k, n, rows),
-              double(linearBytes(k, n, dtype)),
-              {},
-              {},
-              {}};
-  LinearArgs args{result.hold(std::vector<float>(rows * k, 0.1f)),
-                  result.holdRandom(linearBytes(k, n, dtype)),
-                  dtype,
-                  result.hold<float>(rows * n),
-                  nullptr,
-                  rows,
-                  k,
-                  n};
-  args.scratch = result.hold<std::byte>(linearScratchBytes(args));
-  result.launch(launches(args, machine().shape()));
+Case linear(size_t rows, size_t k, size_t n, bool small) {
+  const DType dtype = DType::BF16;
+  Case result{"linear/bf16" + shapeName(k, n, rows), double(linearBytes(k, n, dtype)), 2.0 * double(rows * k * n)};
+  result.setCount(small);
+  for (uint32_t i = 0; i < result.count; ++i) {
+    LinearArgs args{result.hold(std::vector<float>(rows * k, 0.1f)),
+                    result.holdRandom(linearBytes(k, n, dtype)),
+                    dtype,
+                    result.hold<float>(rows * n),
+                    nullptr,
+                    rows,
+                    k,
+                    n};
+    args.scratch = result.hold<std::byte>(linearScratchBytes(args));
+    result.add(launches(args, machine().shape()));
+  }
+  result.finish();
   return result;
 }
 
 /// Blocks of 32 with scales of 16 bits and packed zero points.
-Case quantized(uint32_t bits, size_t rows, size_t k, size_t n) {
+Case quantized(uint32_t bits, size_t rows, size_t k, size_t n, bool small) {
   cpu::WeightPlan plan;
   plan.use = cpu::WeightUse::Linear, plan.rank = 2, plan.transposed = true;
   plan.dims[0] = {n, 0, {0, n}, n};
@@ -141,12 +169,17 @@ Case quantized(uint32_t bits, size_t rows, size_t k, size_t n) {
   args.layout = cpu::quantLayout(plan, args.format).value();
   args.share = cpu::quantShare(plan, args.format);
   args.rows = rows, args.k = k, args.n = n;
-  Case result{"linear/" + std::to_string(bits) + "bit" + shapeName(k, n, rows), double(args.layout.bytes), {}, {}, {}};
-  args.x = result.hold(std::vector<float>(rows * k, 0.1f));
-  args.weight = result.holdRandom(args.layout.bytes);
-  args.y = result.hold<float>(rows * n);
-  args.scratch = result.hold<std::byte>(linearScratchBytes(args));
-  result.launch(launches(args, machine().shape()));
+  Case result{"linear/" + std::to_string(bits) + "bit" + shapeName(k, n, rows), double(args.layout.bytes),
+              2.0 * double(rows * k * n)};
+  result.setCount(small);
+  for (uint32_t i = 0; i < result.count; ++i) {
+    args.x = result.hold(std::vector<float>(rows * k, 0.1f));
+    args.weight = result.holdRandom(args.layout.bytes);
+    args.y = result.hold<float>(rows * n);
+    args.scratch = result.hold<std::byte>(linearScratchBytes(args));
+    result.add(launches(args, machine().shape()));
+  }
+  result.finish();
   return result;
 }
 
@@ -157,19 +190,30 @@ void run(bool small) {
   for (auto [k, n] : {std::pair<size_t, size_t>{4096, 28672}, {14336, 8192}})
     for (size_t rows : {1u, 8u, 16u}) {
       size_t less = small ? 128 : 1;
-      cases.push_back(linear(DType::BF16, rows, k / less, n / less));
+      cases.push_back(linear(rows, k / less, n / less, small));
       for (uint32_t bits : {2u, 4u, 8u})
-        cases.push_back(quantized(bits, rows, k / less, n * 4 / less));
+        cases.push_back(quantized(bits, rows, k / less, n * 4 / less, small));
     }
-  for (auto [batch, length] : {std::pair<uint32_t, uint32_t>{1, 4096}, {1, 32768}, {64, 4096}, {8, 32768}})
-    cases.push_back(small ? attention(DType::BF16, batch > 1 ? 2 : 1, length / 64, 4, 1, 128)
-                          : attention(DType::BF16, batch, length, 32, 8, 128));
+  for (AttentionShape shape : {AttentionShape{1, 4096, 32, 8, 128, 128},
+                               {1, 32768, 32, 8, 128, 128},
+                               {64, 4096, 32, 8, 128, 128},
+                               {8, 32768, 32, 8, 128, 128},
+                               {16, 131072, 8, 1, 128, 128},
+                               {16, 16384, 64, 8, 128, 128},
+                               {64, 16384, 16, 1, 576, 512},
+                               {64, 16384, 32, 1, 576, 512},
+                               {64, 16384, 128, 1, 576, 512}}) {
+    if (small)
+      shape.batch = std::min(shape.batch, 2u), shape.length /= 256, shape.heads = 4 * shape.kvHeads;
+    cases.push_back(attention(shape, small));
+  }
   for (int round = 0; round < (small ? 1 : kRounds); ++round)
     for (Case &each : cases)
-      each.seconds.push_back(gpuMachine().seconds(each.work));
+      each.seconds.push_back(gpuMachine().seconds(each.graph.get()) / each.count);
   std::printf("{\"gpu\": \"%s\"}\n", gpuMachine().name().c_str());
   for (const Case &each : cases) {
-    std::printf("{\"name\": \"%s\", \"bytes\": %.0f, \"seconds\": [", each.name.c_str(), each.bytes);
+    std::printf("{\"name\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"seconds\": [", each.name.c_str(), each.bytes,
+                each.flops);
     for (size_t i = 0; i < each.seconds.size(); ++i)
       std::printf("%s%.9g", i == 0 ? "" : ", ", each.seconds[i]);
     std::printf("]}\n");
@@ -180,13 +224,27 @@ void run(bool small) {
 } // namespace helix::cuda::test
 
 int main(int argc, char **argv) {
-  bool small = argc == 2 && std::strcmp(argv[1], "--small") == 0;
-  if (argc > 1 && !small) {
-    std::fprintf(stderr, "usage: helix-bench-cuda [--small]\n");
-    return 2;
+  bool small = false, exchanges = false;
+  std::optional<helix::Processes> processes;
+  for (int i = 1; i < argc; ++i) {
+    helix::Processes given{.index = 0, .count = 0, .rendezvous = {}};
+    if (std::strcmp(argv[i], "--small") == 0) {
+      small = true;
+    } else if (std::strcmp(argv[i], "--exchanges") == 0) {
+      exchanges = true;
+    } else if (exchanges && i + 1 < argc && std::sscanf(argv[i], "%u/4", &given.index) == 1 && given.index < 4) {
+      given.count = 4, given.rendezvous = argv[++i];
+      processes = given;
+    } else {
+      std::fprintf(stderr, "usage: helix-bench-cuda [--small] [--exchanges [I/4 RENDEZVOUS]]\n");
+      return 2;
+    }
   }
   try {
-    helix::cuda::test::run(small);
+    if (exchanges)
+      helix::cuda::test::benchExchanges(processes, small ? 2 : helix::cuda::test::kRounds);
+    else
+      helix::cuda::test::run(small);
     return 0;
   } catch (const helix::Error &error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -22,8 +22,8 @@ public:
   StepInputs &inputs(uint32_t entry) override { return stepInputs[entry]; }
   void run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) override;
   RankTimes timesOf(uint32_t entry) const override { return executors[0]->timesOf(entry); }
-  const float *logits(uint32_t rank, uint32_t entry) const override { return executors[rank]->logits(entry); }
-  const float *lastLogits(uint32_t rank, uint32_t slot) const override { return executors[rank]->lastLogits(slot); }
+  const float *logits(uint32_t rank, uint32_t entry) override { return executors[rank]->logits(entry); }
+  const float *lastLogits(uint32_t rank, uint32_t slot) override { return executors[rank]->lastLogits(slot); }
   void fill(uint32_t slot, uint64_t tokens) override;
 
   Executor &rank(uint32_t index) { return *executors[index]; }

@@ -7,6 +7,7 @@
 #include "runtime/Core/Layout.h"
 #include "runtime/Core/Memory.h"
 #include "runtime/Core/Trace.h"
+#include "runtime/Cpu/Sampling.h"
 
 #include <chrono>
 #include <functional>
@@ -94,11 +95,15 @@ public:
   /// Room for a rank's times of a step.
   virtual RankTimes timesOf(uint32_t entry) const = 0;
 
-  /// [batch, tokens or 1, local vocabulary] of a rank, as the entry's last run left them.
-  virtual const float *logits(uint32_t rank, uint32_t entry) const = 0;
+  /// [batch, tokens or 1, local vocabulary] of a rank, as the last run of all, which was of this entry, left them.
+  /// Where they are not in memory of the host, they come there now.
+  virtual const float *logits(uint32_t rank, uint32_t entry) = 0;
 
   /// [local vocabulary] of a rank: the logits of the slot's last token in the last run that had tokens of it.
-  virtual const float *lastLogits(uint32_t rank, uint32_t slot) const = 0;
+  virtual const float *lastLogits(uint32_t rank, uint32_t slot) = 0;
+
+  /// The first of these, padding aside, in the order of cpu::comesBefore, if the run that gave them has found it.
+  virtual std::optional<cpu::Candidate> firstToken(uint32_t rank, uint32_t slot) const { return {}; }
 
   /// Makes up `tokens` tokens of a slot in every layer's cache.
   virtual void fill(uint32_t slot, uint64_t tokens) = 0;

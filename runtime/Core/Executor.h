@@ -85,9 +85,9 @@ private:
     cpu::ConcatArgs args; ///< without them
   };
   using Call = std::variant<cpu::EmbeddingArgs, cpu::EmbeddingQuantizedArgs, cpu::LinearArgs, cpu::LinearQuantizedArgs,
-                            cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall, cpu::LastTokenArgs, ConcatCall, KernelCall,
-                            Collective, EventCall, cpu::DenseAttentionArgs, cpu::RotateArgs, cpu::ScatterArgs,
-                            cpu::TransposeArgs>;
+                            cpu::KvAppendArgs, cpu::AttentionArgs, MergeCall, cpu::LastTokenArgs, ConcatCall,
+                            KernelCall, Collective, EventCall, cpu::DenseAttentionArgs, cpu::RotateArgs,
+                            cpu::ScatterArgs, cpu::TransposeArgs>;
   struct Bound {
     Call call;
     bool parallel = true;     ///< worth the helpers; attention finds out by the lengths

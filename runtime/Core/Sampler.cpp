@@ -45,6 +45,13 @@ void consider(Best &best, float logit, int64_t id, double scale, const Key &key)
                                           "type that is too narrow, are the likely reason");
 }
 
+/// The first token of all, unless it shows that something is wrong.
+const Candidate &finite(const Candidate &first) {
+  if (!std::isfinite(first.value))
+    failNotFinite();
+  return first;
+}
+
 } // namespace
 
 void checkSampling(const Sampling &sampling) {
@@ -124,9 +131,7 @@ int64_t Sampler::choose(std::span<const LocalLogits> ranks, const Sampling &samp
                         uint32_t position) {
   if (sampling.temperature == 0) {
     gather(ranks, 1);
-    if (!std::isfinite(candidates[0].value))
-      failNotFinite();
-    return candidates[0].id;
+    return finite(candidates[0]).id;
   }
   double scale = 1 / sampling.temperature;
   Key key{sampling.seed, sequence, position};
@@ -138,14 +143,18 @@ int64_t Sampler::choose(std::span<const LocalLogits> ranks, const Sampling &samp
   }
   // The best of each rank with its noise, and whether all are finite.
   gather(ranks, 1);
-  if (!std::isfinite(candidates[0].value))
-    failNotFinite();
+  finite(candidates[0]);
   // The first token sets a bound that spares most others their noise.
   consider(best, candidates[0].value, candidates[0].id, scale, key);
   for (const LocalLogits &rank : ranks)
     for (size_t i = 0; i < rank.count; ++i)
       consider(best, rank.logits[i], rank.firstId + int64_t(i), scale, key);
   return best.id;
+}
+
+int64_t Sampler::chooseFirst(std::span<const Candidate> firsts, size_t ranks) {
+  sent += (ranks - 1) * sizeof(Candidate);
+  return finite(*std::min_element(firsts.begin(), firsts.end(), cpu::comesBefore)).id;
 }
 
 uint64_t Sampler::takeBytesSent() { return std::exchange(sent, 0); }

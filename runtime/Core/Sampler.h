@@ -39,6 +39,9 @@ public:
   /// Ranks in ascending order of id. Throws LogitsNotFinite for a NaN or +inf, or if all are -inf.
   int64_t choose(std::span<const LocalLogits> ranks, const Sampling &sampling, uint64_t sequence, uint32_t position);
 
+  /// The same at temperature 0, from the first candidate of each rank that has one; `ranks` is the number of all.
+  int64_t chooseFirst(std::span<const cpu::Candidate> firsts, size_t ranks);
+
   /// The tokens among which `choose` draws, in order, if temperature > 0 and top-k or top-p limits them.
   std::span<const cpu::Candidate> kept(std::span<const LocalLogits> ranks, const Sampling &sampling);
 

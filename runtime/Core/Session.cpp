@@ -259,11 +259,26 @@ void Session::logitsOf(uint32_t slot, uint32_t token, std::span<float> out) cons
                [&](uint32_t rank) { return ranksDevice->logits(rank, lastEntry) + row * file->local_vocabulary(); });
 }
 
+/// The likeliest token, if the ranks have found theirs: their logits need not come to the host.
+std::optional<int64_t> Session::firstToken(uint32_t slot) {
+  firsts.clear();
+  for (uint32_t r = 0; r < ranks() && r * uint64_t(file->local_vocabulary()) < vocabulary(); ++r) {
+    std::optional<cpu::Candidate> first = ranksDevice->firstToken(r, slot);
+    if (!first)
+      return {};
+    firsts.push_back(*first);
+  }
+  return sampler.chooseFirst(firsts, ranks());
+}
+
 int64_t Session::sample(uint32_t slot, const Sampling &sampling) {
   checkSampling(sampling);
   const Sequence &sequence = admitted(slot);
   if (!sequence.hasLogits)
     throw Error(ErrorCode::SlotInvalid, slotName(slot) + " has no logits to sample from");
+  if (sampling.temperature == 0)
+    if (std::optional<int64_t> token = firstToken(slot))
+      return *token;
   size_t share = file->local_vocabulary();
   for (uint32_t r = 0; r < ranks(); ++r) {
     size_t first = std::min<size_t>(r * share, vocabulary());

@@ -104,6 +104,7 @@ private:
   void checkLoaded() const;
   void reserveTrace();
   void gatherLogits(std::span<float> out, const std::function<const float *(uint32_t)> &local) const;
+  std::optional<int64_t> firstToken(uint32_t slot);
   template <typename Body> void onDevice(const Body &body);
 
   artifact::LoadedArtifact file;
@@ -115,7 +116,8 @@ private:
   std::vector<Sequence> sequences;
   Sampler sampler;
   std::vector<LocalLogits> locals;
-  std::vector<Feed> rest; ///< what prefill has still to append
+  std::vector<cpu::Candidate> firsts; ///< of ranks
+  std::vector<Feed> rest;             ///< what prefill has still to append
   /// Of one entry: room for the last steps, in a ring.
   struct Ring {
     std::vector<StepTrace> steps;

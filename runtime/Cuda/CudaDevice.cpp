@@ -55,12 +55,15 @@ bool isForCuda(const artifact::Artifact &artifact) {
 }
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
-    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      gpu(options.gpu), kernels(&artifact, gpu) {
+    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
+      kernels(&artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
+  if (options.link && options.processes)
+    throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks that share a CPU or a GPU; leave "
+                                            "--link-latency and --link-bandwidth out, or --process");
+  // A warp that waits for the link takes registers that a block of attention may need.
   if (options.link)
-    throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "
-                                            "--link-bandwidth out");
+    kernels.leaveFree(mesh.ranks() / 2);
   layOutWeights();
   layOutScratch();
 }
@@ -115,7 +118,8 @@ uint64_t CudaDevice::pages() const {
 }
 
 MemoryNeeds CudaDevice::memory(uint32_t) const {
-  return {layout.weightBytes, layout.kvBytes, aligned(layout.deviceBytes) + aligned(layout.commBytes),
+  uint64_t last = isWhole() ? uint64_t(artifact.kv()->slots()) * artifact.local_vocabulary() * sizeof(float) : 0;
+  return {layout.weightBytes, layout.kvBytes, aligned(layout.deviceBytes) + aligned(layout.commBytes) + aligned(last),
           std::accumulate(scratchBytes.begin(), scratchBytes.end(), exchangeBytes)};
 }
 
@@ -182,10 +186,13 @@ void CudaDevice::allocateAll() {
     rank.kv = zeros(layout.kvBytes);
     rank.device = zeros(layout.deviceBytes);
     rank.comm = zeros(layout.commBytes);
+    if (isWhole())
+      rank.last = zeros(uint64_t(artifact.kv()->slots()) * artifact.local_vocabulary() * sizeof(float));
     for (uint64_t bytes : scratchBytes)
       rank.scratch.push_back(zeros(bytes));
     for (uint32_t i = 0; i < streamCount; ++i) {
-      rank.streams.push_back(makeStream());
+      // Exchanges are waited for: they go before what is computed beside them.
+      rank.streams.push_back(makeStream(/*urgent=*/i != 0));
       rank.ready.push_back(makeEvent(false));
       rank.joined.push_back(makeEvent(false));
     }
@@ -211,12 +218,17 @@ void CudaDevice::allocateAll() {
     program.logitsBytes = program.logitsAt->bytes();
     program.logits = allocatePinned(program.logitsBytes * mesh.ranks());
     program.streams = entry->streams();
-    if (localRanks() != mesh.ranks())
+    program.isFetched.assign(mesh.ranks(), false);
+    if (!isWhole())
       program.gathered = zeros(program.logitsBytes * mesh.ranks());
     std::fill_n(static_cast<std::byte *>(program.staging.get()), program.inputs.memory.size(), std::byte(0));
   }
   HELIX_CU(cuStreamSynchronize, main.get());
-  lastRows.assign(uint64_t(mesh.ranks()) * artifact.kv()->slots() * artifact.local_vocabulary(), 0.0f);
+  uint64_t firstBytes = allSlots() * (sizeof(int64_t) + sizeof(float));
+  firsts = zeros(firstBytes);
+  hostFirsts = allocatePinned(firstBytes);
+  lastRows = allocatePinned(allSlots() * artifact.local_vocabulary() * sizeof(float));
+  isLastFetched.assign(allSlots(), !isWhole());
 }
 
 /// A product's weight of numbers is turned on the GPU into the form that its kernel reads: the rows of the file as they
@@ -279,7 +291,7 @@ void CudaDevice::connect() {
     std::vector<Port> ports;
     for (Rank &rank : ranks)
       ports.push_back(portOf(rank));
-    exchange = localExchange(mesh, std::move(ports), kernels);
+    exchange = localExchange(mesh, std::move(ports), kernels, settings.link);
     return;
   }
   // A sum needs room for what peers send.
@@ -297,25 +309,56 @@ void CudaDevice::connect() {
       ncclExchange(mesh, portOf(rank), kernels, {settings.processes->rendezvous, checksum, settings.commTimeout});
 }
 
-const float *CudaDevice::logits(uint32_t rank, uint32_t entry) const {
-  const Program &program = programs[entry];
-  return static_cast<const float *>(program.logits.get()) + rank * (program.logitsBytes / sizeof(float));
+void CudaDevice::fetch(float *to, Address from, uint64_t bytes) {
+  gpu.use();
+  HELIX_CU(cuMemcpyDtoHAsync_v2, to, from, bytes, main.get());
+  HELIX_CU(cuStreamSynchronize, main.get());
 }
 
-const float *CudaDevice::lastLogits(uint32_t rank, uint32_t slot) const {
-  return lastRows.data() + (uint64_t(rank) * artifact.kv()->slots() + slot) * artifact.local_vocabulary();
+const float *CudaDevice::logits(uint32_t rank, uint32_t entry) {
+  Program &program = programs[entry];
+  float *row = static_cast<float *>(program.logits.get()) + rank * (program.logitsBytes / sizeof(float));
+  if (isWhole() && !program.isFetched[rank])
+    fetch(row, address(*program.logitsAt, ranks[rank], program), program.logitsBytes);
+  program.isFetched[rank] = true;
+  return row;
 }
 
+const float *CudaDevice::lastLogits(uint32_t rank, uint32_t slot) {
+  uint64_t bytes = artifact.local_vocabulary() * sizeof(float), at = slotOf(rank, slot);
+  float *row = static_cast<float *>(lastRows.get()) + at * artifact.local_vocabulary();
+  if (!isLastFetched[at])
+    fetch(row, ranks[rank].last.get() + slot * bytes, bytes);
+  isLastFetched[at] = true;
+  return row;
+}
+
+std::optional<cpu::Candidate> CudaDevice::firstToken(uint32_t rank, uint32_t slot) const {
+  if (!isWhole())
+    return {};
+  const auto *ids = static_cast<const int64_t *>(hostFirsts.get());
+  return cpu::Candidate{reinterpret_cast<const float *>(ids + allSlots())[slotOf(rank, slot)], ids[slotOf(rank, slot)]};
+}
+
+/// After a run: what is on the host of earlier ones is of them, but where the logits of all ranks came along.
 void CudaDevice::keepLastLogits(uint32_t entry) {
-  const Program &program = programs[entry];
+  Program &program = programs[entry];
   size_t vocabulary = artifact.local_vocabulary(), batch = program.inputs.qLen.size();
+  if (isWhole()) {
+    program.isFetched.assign(mesh.ranks(), false);
+    for (uint32_t r = 0; r < mesh.ranks(); ++r)
+      for (uint32_t b = 0; b < batch; ++b)
+        if (program.inputs.qLen[b] != 0)
+          isLastFetched[slotOf(r, b)] = false;
+    return;
+  }
   bool all = artifact.entries()->Get(entry)->logits() == artifact::LogitRows::All;
   size_t rows = all ? program.inputs.ids.size() / batch : 1;
   for (uint32_t r = 0; r < mesh.ranks(); ++r)
     for (size_t b = 0; b < batch; ++b)
       if (size_t used = size_t(program.inputs.qLen[b]); used != 0)
         std::copy_n(logits(r, entry) + (b * rows + (all ? used - 1 : 0)) * vocabulary, vocabulary,
-                    lastRows.data() + (uint64_t(r) * artifact.kv()->slots() + b) * vocabulary);
+                    static_cast<float *>(lastRows.get()) + slotOf(r, uint32_t(b)) * vocabulary);
 }
 
 void CudaDevice::fill(uint32_t slot, uint64_t tokens) {

@@ -19,7 +19,8 @@ LinearQuantizedArgs quantizedLinearOf(const artifact::Artifact &artifact, const 
 
 /// All ranks of an artifact on one GPU, or one of them, its peers in other processes. Every entry is a CUDA graph that
 /// is captured when the artifact is loaded: a copy of the step's inputs, the commands of all ranks on their streams, a
-/// copy of the logits back. A step writes lengths, positions and ids to where that copy begins and launches the graph.
+/// copy of each slot's first token back, or of the logits of all ranks where some are elsewhere. A step writes lengths,
+/// positions and ids to where that copy begins and launches the graph.
 class CudaDevice : public Device {
 public:
   CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options);
@@ -33,8 +34,9 @@ public:
   StepInputs &inputs(uint32_t entry) override { return programs[entry].inputs; }
   void run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) override;
   RankTimes timesOf(uint32_t entry) const override;
-  const float *logits(uint32_t rank, uint32_t entry) const override;
-  const float *lastLogits(uint32_t rank, uint32_t slot) const override;
+  const float *logits(uint32_t rank, uint32_t entry) override;
+  const float *lastLogits(uint32_t rank, uint32_t slot) override;
+  std::optional<cpu::Candidate> firstToken(uint32_t rank, uint32_t slot) const override;
   void fill(uint32_t slot, uint64_t tokens) override;
 
 private:
@@ -42,6 +44,7 @@ private:
   struct Rank {
     uint32_t number = 0;
     HeldMemory weights, kv, device, comm, exchange;
+    HeldMemory last; ///< [slots, local vocabulary], the logits of each slot's last token, if all ranks are here
     std::vector<HeldMemory> scratch; ///< per stream
     std::vector<HeldStream> streams;
     std::vector<HeldEvent> events; ///< the plan's
@@ -75,13 +78,18 @@ private:
     uint64_t logitsBytes = 0;   ///< of one rank
     artifact::Operand const *logitsAt = nullptr;
     std::vector<Command> commands; ///< in the plan's order
+    std::vector<Work> keeps;       ///< per rank: its last logits, and the first tokens of these
     uint32_t streams = 1;
-    std::vector<Traffic> sent; ///< per rank
+    std::vector<Traffic> sent;   ///< per rank
+    std::vector<bool> isFetched; ///< per rank: the logits of the last run are on the host
     HeldGraphExec graph;
   };
 
   uint64_t pages() const;
   uint32_t localRanks() const { return uint32_t(last - first); }
+  bool isWhole() const { return localRanks() == mesh.ranks(); }
+  uint64_t slotOf(uint32_t rank, uint32_t slot) const { return uint64_t(rank) * artifact.kv()->slots() + slot; }
+  uint64_t allSlots() const { return slotOf(mesh.ranks(), 0); }
   void layOutWeights();
   void layOutScratch();
   void checkMemory() const;
@@ -90,11 +98,15 @@ private:
   void connect();
   void bind(uint32_t entry);
   Work workOf(const artifact::Command &command, Rank &rank, const Program &program);
+  /// Where one of the step's inputs is on the GPU.
+  static const int32_t *lengthsOf(const Program &program, std::span<const int32_t> of);
   Address address(const artifact::Operand &operand, const Rank &rank, const Program &program) const;
   void enqueue(Program &program, bool captured);
   void capture(Program &program);
   void stamp(const HeldEvent &event, Stream stream, bool captured) const;
   void keepLastLogits(uint32_t entry);
+  Work keepOf(const Rank &rank, const Program &program, const artifact::Entry &entry);
+  void fetch(float *to, Address from, uint64_t bytes);
   void fillTimes(const Program &program, int64_t launched, StepTrace &times) const;
 
   const artifact::Artifact &artifact;
@@ -115,7 +127,10 @@ private:
   std::vector<Rank> ranks;
   std::unique_ptr<Exchange> exchange;
   std::vector<Program> programs;
-  std::vector<float> lastRows; ///< [ranks, slots, local vocabulary]
+  // Of [ranks, slots]: the ids of first tokens, then their logits; and whole rows of logits.
+  HeldMemory firsts;
+  HeldPinned hostFirsts, lastRows;
+  std::vector<bool> isLastFetched;
 };
 
 } // namespace helix::cuda

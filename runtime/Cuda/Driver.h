@@ -62,7 +62,8 @@ inline constexpr int kCaptureThreadLocal = 1;
   F(cuMemcpyDtoHAsync_v2, (void *, Address, size_t, Stream))                                                           \
   F(cuMemcpyDtoDAsync_v2, (Address, Address, size_t, Stream))                                                          \
   F(cuMemsetD8Async, (Address, unsigned char, size_t, Stream))                                                         \
-  F(cuStreamCreate, (Stream *, unsigned))                                                                              \
+  F(cuCtxGetStreamPriorityRange, (int *, int *))                                                                       \
+  F(cuStreamCreateWithPriority, (Stream *, unsigned, int))                                                             \
   F(cuStreamDestroy_v2, (Stream))                                                                                      \
   F(cuStreamSynchronize, (Stream))                                                                                     \
   F(cuStreamQuery, (Stream))                                                                                           \

@@ -2,11 +2,12 @@
 #ifndef HELIX_RUNTIME_CUDA_EXCHANGE_H
 #define HELIX_RUNTIME_CUDA_EXCHANGE_H
 
-#include "runtime/Comm/Communicator.h"
+#include "runtime/Comm/Inproc.h"
 #include "runtime/Cuda/KernelLibrary.h"
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,6 +29,9 @@ class Exchange {
 public:
   virtual ~Exchange() = default;
 
+  /// To be called before the first collective of what is captured, or run, as a whole.
+  virtual void begin() {}
+
   /// Puts the collective on stream `stream` of every rank.
   virtual void enqueue(const Collective &collective, uint32_t stream) = 0;
 
@@ -46,8 +50,12 @@ constexpr std::pair<uint64_t, uint64_t> reduceSlice(uint64_t elements, uint64_t 
   return {begin, begin + size < elements ? begin + size : elements};
 }
 
-/// All ranks on one GPU, in this process. Copies are the messages.
-std::unique_ptr<Exchange> localExchange(const Mesh &mesh, std::vector<Port> ports, KernelLibrary &kernels);
+/// All ranks on one GPU, in this process. Copies are the messages. With a link, a collective of several ranks ends no
+/// earlier than latency + bytesSent / bytesPerSecond after the last of them has come to it and what those before it
+/// took on their links is over; collectives of a rank come to it in the order in which they were put on streams. The
+/// time passes on the GPU, inside a graph, in one warp.
+std::unique_ptr<Exchange> localExchange(const Mesh &mesh, std::vector<Port> ports, KernelLibrary &kernels,
+                                        const std::optional<Link> &link);
 
 /// Bytes that a rank needs for a collective besides its segment, if its peers are in other processes.
 uint64_t ncclScratchBytes(const Collective &collective, uint32_t peers);

@@ -6,6 +6,7 @@
 #include "runtime/Cuda/Kernels.h"
 #include "runtime/Cuda/Resources.h"
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -30,6 +31,11 @@ public:
   KernelLibrary(const artifact::Artifact *artifact, const Gpu &gpu);
 
   const DeviceShape &shape() const { return deviceShape; }
+
+  /// Leaves so many multiprocessors to others, in what is prepared after this.
+  void leaveFree(uint32_t multiprocessors) {
+    deviceShape.multiprocessors -= std::min(multiprocessors, deviceShape.multiprocessors - 1);
+  }
 
   /// The launches that the arguments ask for.
   template <typename Args> std::vector<Prepared> prepare(const Args &args) { return prepare(launches(args, shape())); }

@@ -39,7 +39,7 @@ struct KernelImage {
 /// In the order of ImageId; empty if the library was built without the CUDA toolkit.
 std::span<const KernelImage> kernelImages();
 
-enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, AttentionLatent, Linear, LinearQuantized };
+enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, AttentionLatent, Linear, LinearQuantized, Link };
 
 /// What launches depend on of the GPU that runs them. The sizes are those of an H200.
 struct DeviceShape {
@@ -53,7 +53,7 @@ struct Launch {
   const char *kernel = nullptr;
   std::array<uint32_t, 3> grid = {1, 1, 1};
   std::array<uint32_t, 3> block = {1, 1, 1};
-  uint32_t sharedBytes = 0;        ///< dynamic
+  uint32_t sharedBytes = 0;             ///< dynamic
   std::vector<std::byte> argument = {}; ///< the one parameter
 };
 
@@ -196,15 +196,32 @@ inline constexpr size_t kReduceBuffers = 64;
 std::vector<Launch> launches(const ReduceArgs &args, const DeviceShape &device);
 
 //===-----------------------------------------------------------------------===//
+// An artificial link
+//===-----------------------------------------------------------------------===//
+
+/// What an exchange takes on a link that a rank's exchanges go over one after another, in nanoseconds of the GPU's
+/// clock. The ranks are first, first + stride, …, `peers` of them. With `waits` false the exchange begins now, or when
+/// its rank's link is free; with it true the launch ends when the exchange has on the link of every rank. It waits in
+/// one warp.
+struct LinkArgs {
+  uint64_t *free = nullptr; ///< [ranks], when the rank's link is free
+  uint64_t *end = nullptr;  ///< [ranks], when what is under way ends
+  uint32_t first = 0, stride = 1, peers = 0;
+  uint64_t nanoseconds = 0;
+  bool waits = false;
+};
+std::vector<Launch> launches(const LinkArgs &args, const DeviceShape &device);
+
+//===-----------------------------------------------------------------------===//
 // Sampling
 //===-----------------------------------------------------------------------===//
 
 /// The first token of each row of logits as cpu::topCandidates orders them.
 struct BestTokenArgs {
-  const float *logits = nullptr; ///< [rows, count], the ids firstId … firstId + count - 1; count >= 1
+  const float *logits = nullptr; ///< [rows, stride], of which `count` >= 1 are the ids firstId, firstId + 1, …
   float *value = nullptr;        ///< [rows]
   int64_t *id = nullptr;         ///< [rows]
-  size_t rows = 0, count = 0;
+  size_t rows = 0, count = 0, stride = 0;
   int64_t firstId = 0;
 };
 std::vector<Launch> launches(const BestTokenArgs &args, const DeviceShape &device);

@@ -62,17 +62,18 @@ Address CudaDevice::address(const artifact::Operand &operand, const Rank &rank, 
   return 0;
 }
 
+const int32_t *CudaDevice::lengthsOf(const Program &program, std::span<const int32_t> of) {
+  return reinterpret_cast<const int32_t *>(
+      program.input.get() + Address(reinterpret_cast<const std::byte *>(of.data()) - program.inputs.memory.data()));
+}
+
 CudaDevice::Work CudaDevice::workOf(const artifact::Command &command, Rank &rank, const Program &program) {
   auto in = [&](uint32_t i) { return address(*command.inputs()->Get(i), rank, program); };
   auto out = [&](uint32_t i) { return address(*command.outputs()->Get(i), rank, program); };
   auto dtype = [&](uint32_t i) {
     return static_cast<DType>(artifact.weights()->Get(command.inputs()->Get(i)->index())->dtype());
   };
-  auto lengths = [&](const std::span<int32_t> &of) {
-    return reinterpret_cast<const int32_t *>(
-        program.input.get() + Address(reinterpret_cast<const std::byte *>(of.data()) - program.inputs.memory.data()));
-  };
-  const int32_t *past = lengths(program.inputs.past), *qLen = lengths(program.inputs.qLen);
+  const int32_t *past = lengthsOf(program, program.inputs.past), *qLen = lengthsOf(program, program.inputs.qLen);
   switch (command.work_type()) {
   case artifact::Work::Embedding: {
     const auto &work = *command.work_as_Embedding();
@@ -215,6 +216,32 @@ void CudaDevice::bind(uint32_t index) {
         command.done.push_back(makeEvent(true));
   }
   program.sent.assign(mesh.ranks(), sent);
+  for (Rank &rank : ranks)
+    program.keeps.push_back(isWhole() ? keepOf(rank, program, entry) : Work());
+}
+
+/// Each slot's last logits stay on the GPU until its next step; the host gets the first token of each.
+CudaDevice::Work CudaDevice::keepOf(const Rank &rank, const Program &program, const artifact::Entry &entry) {
+  const StepInputs &inputs = program.inputs;
+  uint64_t share = artifact.local_vocabulary(),
+           firstId = std::min<uint64_t>(rank.number * share, artifact.vocabulary());
+  KeepLogitsArgs keep;
+  keep.logits = floats(address(*program.logitsAt, rank, program));
+  keep.qLen = lengthsOf(program, inputs.qLen);
+  keep.last = floats(rank.last.get());
+  keep.batch = inputs.qLen.size(), keep.vocabulary = share;
+  keep.tokens = entry.logits() == artifact::LogitRows::All ? inputs.ids.size() / keep.batch : 1;
+  Work work{kernels.prepare(keep), {}};
+  BestTokenArgs best;
+  best.logits = keep.last;
+  best.id = reinterpret_cast<int64_t *>(firsts.get()) + slotOf(rank.number, 0);
+  best.value = reinterpret_cast<float *>(firsts.get() + allSlots() * sizeof(int64_t)) + slotOf(rank.number, 0);
+  best.rows = keep.batch, best.stride = share, best.firstId = int64_t(firstId);
+  best.count = std::min(share, artifact.vocabulary() - firstId);
+  if (best.count != 0) // else all is padding
+    for (Prepared &launch : kernels.prepare(best))
+      work.launches.push_back(std::move(launch));
+  return work;
 }
 
 void CudaDevice::stamp(const HeldEvent &event, Stream stream, bool captured) const {
@@ -232,6 +259,7 @@ void CudaDevice::enqueue(Program &program, bool captured) {
     for (uint32_t s = 0; s < program.streams; ++s)
       HELIX_CU(cuStreamWaitEvent, rank.streams[s].get(), forked.get(), 0);
 
+  exchange->begin();
   for (const Command &command : program.commands) {
     Range range(command.name);
     if (command.kind == Command::Kind::Collective)
@@ -253,7 +281,10 @@ void CudaDevice::enqueue(Program &program, bool captured) {
     }
   }
 
-  // The logits of all ranks, wherever they are.
+  // The logits of all ranks where some are elsewhere; else they stay until they are asked for.
+  for (size_t r = 0; r < ranks.size(); ++r)
+    for (const Prepared &launch : program.keeps[r].launches)
+      launch.launch(ranks[r].streams[0].get());
   auto *host = static_cast<std::byte *>(program.logits.get());
   bool gathered =
       exchange->gather(address(*program.logitsAt, ranks.front(), program), program.gathered.get(), program.logitsBytes);
@@ -266,9 +297,8 @@ void CudaDevice::enqueue(Program &program, bool captured) {
   if (gathered)
     HELIX_CU(cuMemcpyDtoHAsync_v2, host, program.gathered.get(), program.logitsBytes * mesh.ranks(), main.get());
   else
-    for (Rank &rank : ranks)
-      HELIX_CU(cuMemcpyDtoHAsync_v2, host + rank.number * program.logitsBytes,
-               address(*program.logitsAt, rank, program), program.logitsBytes, main.get());
+    HELIX_CU(cuMemcpyDtoHAsync_v2, hostFirsts.get(), firsts.get(), allSlots() * (sizeof(int64_t) + sizeof(float)),
+             main.get());
 }
 
 void CudaDevice::capture(Program &program) {

@@ -18,9 +18,11 @@ HeldPinned allocatePinned(uint64_t bytes) {
   return memory;
 }
 
-HeldStream makeStream() {
+HeldStream makeStream(bool urgent) {
+  int least = 0, greatest = 0;
+  HELIX_CU(cuCtxGetStreamPriorityRange, &least, &greatest);
   HeldStream stream;
-  HELIX_CU(cuStreamCreate, stream.out(), kNonBlocking);
+  HELIX_CU(cuStreamCreateWithPriority, stream.out(), kNonBlocking, urgent ? greatest : least);
   return stream;
 }
 

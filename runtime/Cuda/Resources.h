@@ -55,7 +55,8 @@ using HeldPinned = Held<void *, ReleasePinned>;
 /// Throw CudaFailed. No bytes give no memory, which is null.
 HeldMemory allocate(uint64_t bytes);
 HeldPinned allocatePinned(uint64_t bytes);
-HeldStream makeStream();
+/// Blocks of kernels on an urgent stream go before those on others that wait for room.
+HeldStream makeStream(bool urgent = false);
 HeldEvent makeEvent(bool timed);
 
 /// The GPU's primary context, retained while this lives; its numbers.

@@ -1,4 +1,5 @@
 //===- DeviceTest.cpp - Ranks on an emulated GPU ---------------------------===//
+#include "lib/Artifact/Validate.h"
 #include "lib/Artifact/Writer.h"
 #include "runtime/Core/Session.h"
 #include "runtime/Cuda/Driver.h"
@@ -178,23 +179,33 @@ TEST(CudaDevice, CachesOfCodesAreTheCpus) {
     }
 }
 
+/// Three ranks: the last has padding among its logits.
 TEST(CudaDevice, TokensAreTheCpus) {
   TinyModel model;
-  Emulated emulated(model, {2, 2});
-  auto tokens = [](const std::string &path) {
+  Emulated emulated(model, {1, 3});
+  auto tokens = [](const std::string &path, const Sampling &sampling) {
     Session session(path);
     session.load();
     std::vector<int64_t> ids = {3, 1, 4}, out;
     Feed feed{session.admit(5), ids};
     session.prefill({&feed, 1});
     for (int i = 0; i < 3; ++i) {
-      out.push_back(session.sample(feed.slot, {.temperature = 0.8, .topK = 10, .topP = 1, .seed = 7}));
+      out.push_back(session.sample(feed.slot, sampling));
       feed.ids = std::span(&out.back(), 1);
       session.step(EntryKind::Decode, {&feed, 1});
     }
     return out;
   };
-  EXPECT_EQ(tokens(emulated.path), tokens(emulated.directory.file("model.hlx")));
+  auto copies = [&] {
+    std::vector<std::string> lines = emulated.lines();
+    return std::count(lines.begin(), lines.end(), "do copy to the host");
+  };
+  const std::string cpu = emulated.directory.file("model.hlx");
+  const Sampling greedy, drawn{.temperature = 0.8, .topK = 10, .topP = 1, .seed = 7};
+  EXPECT_EQ(tokens(emulated.path, greedy), tokens(cpu, greedy));
+  EXPECT_EQ(copies(), 2) << "first tokens, in the one run of each entry before it is captured, and no logits";
+  EXPECT_EQ(tokens(emulated.path, drawn), tokens(cpu, drawn));
+  EXPECT_EQ(copies(), 2 + 2 + 3 * 3) << "a row of each rank for each token";
 }
 
 TEST(CudaDevice, AStepIsOneGraphAndNothingElse) {
@@ -250,6 +261,116 @@ TEST(CudaDevice, TimesOfAStepAreInOrder) {
   }
 }
 
+/// The emulated GPU takes a microsecond for anything but a link's time: a step takes that of its exchanges, one after
+/// another on each rank's link, and changes no bits.
+TEST(CudaDevice, ALinkTakesTimeOfTheGpu) {
+  TinyModel model;
+  TinyOptions options;
+  options.chunks = 2;
+  Emulated emulated(model, {2, 2}, options);
+  std::vector<int64_t> ids = randomIds(12, 1);
+  auto run = [&](Session &session) {
+    session.load();
+    std::vector<std::vector<float>> logits;
+    Feed feed{session.admit(0), std::span(ids).first(9)};
+    session.prefill({&feed, 1});
+    for (size_t t = 9; t < ids.size(); ++t) {
+      feed.ids = std::span(ids).subspan(t, 1);
+      session.step(EntryKind::Decode, {&feed, 1});
+      logits.push_back(logitsOf(session, 0));
+    }
+    return logits;
+  };
+  Session without(emulated.path);
+  const Link link{2e-3, 1e6};
+  Session with(emulated.path, {.link = link, .traceSteps = 4});
+  EXPECT_EQ(run(with), run(without));
+
+  uint32_t decode = with.entry(EntryKind::Decode) == with.artifact().entries()->Get(0) ? 0 : 1;
+  const artifact::Entry &entry = *with.artifact().entries()->Get(decode);
+  ASSERT_EQ(with.trace(decode).size(), 3u);
+  for (const StepTrace *step : with.trace(decode))
+    for (const RankTimes &rank : step->ranks) {
+      // Ends of exchanges in the plan's order.
+      std::vector<size_t> next(rank.streams.size(), 1);
+      double free = double(rank.begin), total = 0;
+      for (const artifact::Command *command : *entry.commands()) {
+        double end = double(rank.streams[command->stream()][next[command->stream()]++]);
+        if (!artifact::isCollective(command->work_type()))
+          continue;
+        Collective collective = collectiveOf(*command);
+        uint32_t peers = meshOf(with.artifact()).size(collective.axis);
+        double takes = peers > 1 ? (2e-3 + double(bytesSent(collective, peers)) / 1e6) * 1e9 : 0;
+        total += takes;
+        if (peers > 1) {
+          EXPECT_GE(end, free + takes);
+          free = end;
+        }
+      }
+      EXPECT_GT(total, 8e6);
+      EXPECT_LT(double(rank.joined - rank.begin), total + 1e3 * 5 * double(entry.commands()->size()));
+    }
+}
+
+/// Exchanges of one rank that are on two streams at once share its link; those of others have theirs.
+TEST(CudaDevice, ALinkCarriesOneExchangeAtATime) {
+  ::setenv("HELIX_EMULATED_KERNELS", "/nowhere", 1);
+  using namespace cuda;
+  Gpu gpu(0);
+  KernelLibrary kernels(nullptr, gpu);
+  constexpr uint32_t kRanks = 4, kStreams = 2;
+  std::vector<HeldMemory> segments;
+  std::vector<HeldStream> streams[kRanks];
+  std::vector<HeldEvent> ready[kRanks];
+  std::vector<Port> ports;
+  for (uint32_t r = 0; r < kRanks; ++r) {
+    segments.push_back(allocate(4096));
+    for (uint32_t s = 0; s < kStreams; ++s)
+      streams[r].push_back(makeStream()), ready[r].push_back(makeEvent(false));
+    ports.push_back({r, segments[r].get(), 0, streams[r], ready[r]});
+  }
+  const Mesh mesh{.tpa = 2, .kvp = 2, .ep = 1, .tpf = 4};
+  // Groups of 2, whose ranks send 64 bytes: 1 ms, of which 64 us are the bytes'.
+  const Link link{936e-6, 1e6};
+  std::unique_ptr<Exchange> exchange = localExchange(mesh, std::move(ports), kernels, link);
+  auto milliseconds = [&](const std::vector<uint32_t> &onStreams) {
+    HeldStream main = makeStream();
+    HeldEvent forked = makeEvent(false), begun = makeEvent(true), ended = makeEvent(true);
+    std::vector<HeldEvent> joined;
+    HeldGraph graph;
+    HeldGraphExec executable;
+    HELIX_CU(cuStreamBeginCapture_v2, main.get(), kCaptureThreadLocal);
+    HELIX_CU(cuEventRecordWithFlags, begun.get(), main.get(), kRecordExternal);
+    HELIX_CU(cuEventRecord, forked.get(), main.get());
+    for (auto &rank : streams)
+      for (HeldStream &stream : rank)
+        HELIX_CU(cuStreamWaitEvent, stream.get(), forked.get(), 0);
+    exchange->begin();
+    uint64_t at = 0;
+    for (uint32_t stream : onStreams) {
+      exchange->enqueue({Collective::Kind::AllToAll, Axis::Kvp, at, at + 128, 64}, stream);
+      at += 256;
+    }
+    for (auto &rank : streams)
+      for (HeldStream &stream : rank) {
+        joined.push_back(makeEvent(false));
+        HELIX_CU(cuEventRecord, joined.back().get(), stream.get());
+        HELIX_CU(cuStreamWaitEvent, main.get(), joined.back().get(), 0);
+      }
+    HELIX_CU(cuEventRecordWithFlags, ended.get(), main.get(), kRecordExternal);
+    HELIX_CU(cuStreamEndCapture, main.get(), graph.out());
+    HELIX_CU(cuGraphInstantiateWithFlags, executable.out(), graph.get(), 0);
+    float took = 0;
+    HELIX_CU(cuGraphLaunch, executable.get(), main.get());
+    HELIX_CU(cuEventElapsedTime_v2, &took, begun.get(), ended.get());
+    return took;
+  };
+  EXPECT_NEAR(milliseconds({0}), 1, 0.03);
+  EXPECT_NEAR(milliseconds({0, 0}), 2, 0.06);
+  for (int i = 0; i < 8; ++i) // in other orders
+    EXPECT_NEAR(milliseconds({0, 1, 1, 0}), 4, 0.12);
+}
+
 TEST(CudaDevice, MadeUpCachesDoNotChangeTheLayout) {
   TinyModel model;
   Emulated emulated(model, {1, 2});
@@ -279,7 +400,8 @@ TEST(CudaDevice, WhatCannotBeIsRefused) {
   EXPECT_EQ(codeOf([&] { Session(emulated.path, {.gpu = 1}); }), ErrorCode::CudaUnavailable);
   EXPECT_EQ(codeOf([&] { Session(emulated.path, {.processes = Processes{0, 2, "file:x"}}); }),
             ErrorCode::ProcessesInvalid);
-  EXPECT_EQ(codeOf([&] { Session(emulated.path, {.link = Link{}}); }), ErrorCode::ArgumentInvalid);
+  EXPECT_EQ(codeOf([&] { Session(emulated.path, {.link = Link{}, .processes = Processes{0, 4, "file:x"}}); }),
+            ErrorCode::ArgumentInvalid);
   EXPECT_EQ(codeOf([&] { Session(emulated.directory.file("model.hlx"), {.processes = Processes{0, 4, "file:x"}}); }),
             ErrorCode::ArgumentInvalid);
   cuda::Gpu gpu(0);

@@ -8,6 +8,9 @@
 // another order each time that these allow: what needs an edge that is not there goes wrong sooner or later. What a
 // capture forbids returns an error. HELIX_EMULATED_LOG names a file for a line per call.
 //
+// Time is made up, too: every piece of work takes a microsecond and what it waits for the clock, and begins when what
+// it waits for is done, however much else goes on. No real time is behind it.
+//
 //===-----------------------------------------------------------------------===//
 #include "lib/Artifact/Reader.h"
 #include "runtime/Core/Images.h"
@@ -25,6 +28,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace emulated {
@@ -61,6 +65,8 @@ std::unique_ptr<Capture> capture;
 std::map<uintptr_t, size_t> allocations;
 bool stalled = false;
 std::mt19937 choice(1);
+constexpr uint64_t kWorkNanoseconds = 1000;
+uint64_t &now = helix::cuda::emulation::clock;
 
 void log(const std::string &line) {
   const char *path = std::getenv("HELIX_EMULATED_LOG");
@@ -105,7 +111,7 @@ struct CUstream_st {
 struct CUevent_st {
   Tail tail;
   Capture *capture = nullptr;
-  std::chrono::steady_clock::time_point time;
+  uint64_t time = 0; ///< nanoseconds
 };
 struct CUmod_st {};
 struct CUfunc_st {
@@ -139,6 +145,7 @@ int put(CUstream_st *stream, std::string name, std::function<void()> run) {
   if (capture)
     return CaptureIsolation; // nothing else is meant to go on meanwhile
   run();
+  now += kWorkNanoseconds;
   return Success;
 }
 
@@ -152,15 +159,23 @@ void replay(const std::vector<Node> &nodes) {
     if (waits[i] == 0)
       ready.push_back(i);
   }
+  const uint64_t begin = now;
+  uint64_t end = begin;
+  std::vector<uint64_t> ends(nodes.size());
   while (!ready.empty()) {
     std::swap(ready[choice() % ready.size()], ready.back());
     size_t node = ready.back();
     ready.pop_back();
+    now = begin;
+    for (size_t before : nodes[node].after)
+      now = std::max(now, ends[before]);
     nodes[node].run();
+    end = std::max(end, ends[node] = now += kWorkNanoseconds);
     for (size_t after : next[node])
       if (--waits[after] == 0)
         ready.push_back(after);
   }
+  now = end;
 }
 
 } // namespace
@@ -266,7 +281,12 @@ API cuMemsetD8Async(Address to, unsigned char value, size_t bytes, CUstream_st *
     return InvalidValue;
   return put(stream, "set", [=] { std::memset(pointer(to), value, bytes); });
 }
-API cuStreamCreate(CUstream_st **out, unsigned) {
+API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+  *least = 0;
+  *greatest = -5;
+  return Success;
+}
+API cuStreamCreateWithPriority(CUstream_st **out, unsigned, int) {
   *out = new CUstream_st;
   return Success;
 }
@@ -321,13 +341,13 @@ API cuEventDestroy_v2(CUevent_st *event) {
 API cuEventRecord(CUevent_st *event, CUstream_st *stream) {
   event->capture = isCaptured(stream) ? capture.get() : nullptr;
   event->tail = stream->tail;
-  event->time = std::chrono::steady_clock::now();
+  event->time = now;
   return Success;
 }
 API cuEventRecordWithFlags(CUevent_st *event, CUstream_st *stream, unsigned flags) {
   if (!isCaptured(stream) || !(flags & helix::cuda::kRecordExternal))
     return flags != 0 ? InvalidValue : cuEventRecord(event, stream);
-  return put(stream, "record", [=] { event->time = std::chrono::steady_clock::now(); });
+  return put(stream, "record", [=] { event->time = now; });
 }
 API cuStreamWaitEvent(CUstream_st *stream, CUevent_st *event, unsigned) {
   if (!capture)
@@ -342,7 +362,7 @@ API cuStreamWaitEvent(CUstream_st *stream, CUevent_st *event, unsigned) {
   return Success;
 }
 API cuEventElapsedTime_v2(float *milliseconds, CUevent_st *from, CUevent_st *to) {
-  *milliseconds = std::chrono::duration<float, std::milli>(to->time - from->time).count();
+  *milliseconds = float(double(to->time - from->time) * 1e-6);
   return Success;
 }
 API cuGraphInstantiateWithFlags(CUgraphExec_st **out, CUgraph_st *graph, unsigned long long) {
@@ -354,7 +374,10 @@ API cuGraphLaunch(CUgraphExec_st *graph, CUstream_st *stream) {
   log("launch graph");
   if (capture)
     return CaptureUnsupported;
+  auto begin = std::chrono::steady_clock::now();
+  uint64_t before = now;
   replay(graph->nodes);
+  std::this_thread::sleep_until(begin + std::chrono::nanoseconds(now - before));
   return Success;
 }
 API cuGraphDestroy(CUgraph_st *graph) {

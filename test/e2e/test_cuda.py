@@ -4,6 +4,7 @@ Kernels of the library run on an emulation of a GPU; the artifact's own, which a
 same names that the same model has for the CPU.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -109,6 +110,35 @@ def test_caches_of_codes_are_the_cpus(scratch, fixture, kvp, tpa, block, cache, 
     theirs = helix.score(cpu, prompts, scratch / "codes-cpu.npz", decode_last=4)
     assert helix.error(ours, theirs) <= 1e-5
     assert helix.error(ours, [helix.onnx_logits(fixture, row) for row in ids]) > 1e-4, "nothing was rounded"
+
+
+def test_a_link_takes_its_time_and_the_simulator_learns_from_it(scratch):
+    gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1, "f32", "--hopb", 2)
+    latency, bandwidth, traces = 3e-3, 1e6, []
+    for i, link in enumerate([(), ("--link-latency", latency, "--link-bandwidth", bandwidth)]):
+        traces.append(scratch / f"link-{i}.json")
+        command = [helix.BUILD / "bin" / "helix-run", gpu, "--benchmark-context", 8, "--benchmark-steps", 2, "--trace",
+                   traces[-1], "--trace-steps", 2, *link]
+        done = subprocess.run([str(c) for c in command], env=environment(cpu), capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr
+    trace = json.loads(traces[1].read_text())
+    assert trace["helix"]["link"] == {"latency_s": latency, "bytes_per_s": bandwidth}
+    exchanges = [event for event in trace["traceEvents"] if event["ph"] == "X" and "sent_bytes" in event["args"]]
+    assert {event["args"]["kind"] for event in exchanges} == {"AllToAll", "AllReduce"}
+    for event in exchanges:
+        assert event["dur"] * 1e-6 >= latency + event["args"]["sent_bytes"] / bandwidth
+    # Alone in the plan, an exchange has no wait for others in its time.
+    sums = [event for event in exchanges if event["args"]["kind"] == "AllReduce"]
+    assert all(event["dur"] * 1e-6 <= latency + event["args"]["sent_bytes"] / bandwidth + 1e-4 for event in sums)
+    hardware = scratch / "link.hardware.json"
+    helix.tool("helix-simulate", "--calibrate", *traces, "-o", hardware)
+    steps = [json.loads(helix.tool("helix-simulate", gpu, "--hardware", hardware, "--context", 9, "--json", *link).stdout)
+             for link in ((), ("--link-latency", latency, "--link-bandwidth", bandwidth))]
+    # On the emulation nothing takes long enough to hide an exchange.
+    first = trace["helix"]["steps"][0]["step"]
+    total = sum(latency + event["args"]["sent_bytes"] / bandwidth for event in exchanges
+                if event["pid"] == 0 and event["args"]["step"] == first)
+    assert steps[1]["ttl_s"] - steps[0]["ttl_s"] == pytest.approx(total, rel=0.05)
 
 
 def processes(gpu, cpu, n, meeting, arguments, more=None):

@@ -38,13 +38,23 @@ void GpuMachine::run(const std::vector<Launch> &launches) {
   wait();
 }
 
-double GpuMachine::seconds(const std::function<void(Stream)> &work) {
+HeldGraphExec GpuMachine::capture(const std::function<void(Stream)> &work) {
+  HeldGraph graph;
+  HeldGraphExec executable;
+  HELIX_CU(cuStreamBeginCapture_v2, stream.get(), kCaptureThreadLocal);
+  work(stream.get());
+  HELIX_CU(cuStreamEndCapture, stream.get(), graph.out());
+  HELIX_CU(cuGraphInstantiateWithFlags, executable.out(), graph.get(), 0);
+  return executable;
+}
+
+double GpuMachine::seconds(GraphExec graph) {
   constexpr uint64_t otherBytes = uint64_t(256) << 20;
   if (other.get() == 0)
     other = cuda::allocate(otherBytes), begin = makeEvent(true), end = makeEvent(true);
   HELIX_CU(cuMemsetD8Async, other.get(), 0, otherBytes, stream.get());
   HELIX_CU(cuEventRecord, begin.get(), stream.get());
-  work(stream.get());
+  HELIX_CU(cuGraphLaunch, graph, stream.get());
   HELIX_CU(cuEventRecord, end.get(), stream.get());
   wait();
   float milliseconds = 0;

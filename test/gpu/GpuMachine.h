@@ -24,11 +24,13 @@ public:
   void download(void *to, const void *from, size_t bytes) override;
   void run(const std::vector<Launch> &launches) override;
 
-  /// Launches that `seconds` can time.
+  /// Launches, and what is put on the stream, for `seconds` to time.
   std::vector<Prepared> prepare(const std::vector<Launch> &launches) { return library.prepare(launches); }
-  /// What the GPU takes for the work that is put on the stream, its second-level cache full of something else.
-  double seconds(const std::function<void(Stream)> &work);
+  HeldGraphExec capture(const std::function<void(Stream)> &work);
+  /// What the GPU takes for the graph, its second-level cache full of something else.
+  double seconds(GraphExec graph);
 
+  KernelLibrary &kernels() { return library; }
   const std::string &name() const { return gpu.name(); }
   uint64_t freeBytes() const { return gpu.freeBytes(); }
 

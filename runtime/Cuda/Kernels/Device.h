@@ -64,6 +64,15 @@ __device__ __forceinline__ float exp2Fast(float x) {
   return y;
 }
 
+/// Nanoseconds of a clock that all blocks share. It advances in steps, of up to a microsecond.
+__device__ __forceinline__ uint64_t globalTime() {
+  uint64_t time;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(time));
+  return time;
+}
+/// Leaves the multiprocessor to others for a fraction of a microsecond.
+__device__ __forceinline__ void sleepBriefly() { __nanosleep(100); }
+
 /// Warp: the value of another lane.
 __device__ __forceinline__ float shuffleXor(float x, int mask) { return __shfl_xor_sync(0xffffffff, x, mask); }
 __device__ __forceinline__ uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffff, x, lane); }

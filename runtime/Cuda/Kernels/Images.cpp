@@ -17,14 +17,20 @@ HELIX_EMBED(AttentionTensor)
 HELIX_EMBED(AttentionLatent)
 HELIX_EMBED(Linear)
 HELIX_EMBED(LinearQuantized)
+HELIX_EMBED(Link)
 
 std::span<const KernelImage> kernelImages() {
 #define HELIX_IMAGE(name)                                                                                              \
   {                                                                                                                    \
     #name, { helixImage##name, helixImageEnd##name }                                                                   \
   }
-  static const KernelImage images[] = {HELIX_IMAGE(Rows), HELIX_IMAGE(Attention), HELIX_IMAGE(AttentionTensor),
-                                       HELIX_IMAGE(AttentionLatent), HELIX_IMAGE(Linear), HELIX_IMAGE(LinearQuantized)};
+  static const KernelImage images[] = {HELIX_IMAGE(Rows),
+                                       HELIX_IMAGE(Attention),
+                                       HELIX_IMAGE(AttentionTensor),
+                                       HELIX_IMAGE(AttentionLatent),
+                                       HELIX_IMAGE(Linear),
+                                       HELIX_IMAGE(LinearQuantized),
+                                       HELIX_IMAGE(Link)};
   return images;
 }
 

@@ -133,6 +133,12 @@ std::vector<Launch> launches(const PackArgs &args, const DeviceShape &) {
                    32 * 33 * uint32_t(cpu::elementBytes(args.dtype)), args)};
 }
 
+std::vector<Launch> launches(const LinkArgs &args, const DeviceShape &) {
+  if (args.peers == 0)
+    return {};
+  return {launchOf(ImageId::Link, args.waits ? "helix_link_end" : "helix_link_begin", {1, 1, 1}, {32, 1, 1}, 0, args)};
+}
+
 std::vector<Launch> launches(const BestTokenArgs &args, const DeviceShape &) {
   if (args.rows == 0)
     return {};

@@ -271,11 +271,13 @@ __device__ __forceinline__ bool comesBefore(float a, int64_t aId, float b, int64
 
 /// Grid: x rows. Shared: a value and an id per thread; a power of two of threads.
 HELIX_KERNEL helix_best_token(BestTokenArgs args) {
-  const float *row = args.logits + blockIdx.x * args.count;
+  const float *row = args.logits + blockIdx.x * args.stride;
   auto *ids = reinterpret_cast<int64_t *>(sharedMemory());
   auto *values = reinterpret_cast<float *>(ids + blockDim.x);
   float value = kLowest;
   int64_t id = INT64_MAX;
+  // One block reads a row: only loads that do not wait for each other are fast.
+#pragma unroll 8
   for (size_t i = threadIdx.x; i < args.count; i += blockDim.x)
     if (comesBefore(row[i], int64_t(i), value, id)) {
       value = row[i];

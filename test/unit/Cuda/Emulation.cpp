@@ -22,6 +22,9 @@ namespace helix::cuda {
 emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
+
+uint64_t clock = 0;
+
 namespace {
 
 [[noreturn]] void fail(const char *what) {

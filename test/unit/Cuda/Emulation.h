@@ -65,6 +65,9 @@ template <typename T, void (*operation)(T *const *lanes)> void joinWarp(T &mine)
   });
 }
 
+/// Nanoseconds: what globalTime() reads, and sleepBriefly() advances. Computing takes none.
+extern uint64_t clock;
+
 void copyAsync(void *to, const void *from, bool valid);
 void commitCopies();
 void waitCopies(size_t groups);
@@ -95,6 +98,9 @@ inline uint32_t subtractPairs(uint32_t a, uint32_t b) {
 }
 uint32_t subtractHalves(uint32_t a, uint32_t b);
 inline float exp2Fast(float x) { return std::exp2(x); }
+
+inline uint64_t globalTime() { return emulation::clock; }
+inline void sleepBriefly() { emulation::clock += 100; }
 
 float shuffleXor(float x, int mask);
 uint32_t shuffle(uint32_t x, int lane);
