@@ -38,7 +38,8 @@ ELEMENT = {"f32": 4, "f16": 2, "bf16": 2}
 
 def kernel_target(metric, dtype, shape):
     if metric == "matmul":
-        return {("bf16", "b1"): 0.9, ("f32", "b1"): 0.9, ("bf16", "b8"): 0.7}.get((dtype, shape.rsplit("-", 1)[1]))
+        return {("bf16", "b1"): 0.9, ("f32", "b1"): 0.9, ("bf16", "b8"): 0.7, ("int8", "b1"): 0.85,
+                ("int4", "b1"): 0.5}.get((dtype, shape.rsplit("-", 1)[1]))
     if "one-kv-head" in shape:
         return None
     return 0.7 if shape.startswith("g8") else {"bf16": 0.8, "f32": 0.9}.get(dtype)
