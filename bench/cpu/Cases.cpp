@@ -62,15 +62,18 @@ Prepared product(Workers &workers, cpu::DType dtype, size_t rows, size_t k, size
 }
 
 /// The same with weights of codes in blocks of 32 with f32 scales, as MatMulNBits has them; the memory holds the
-/// scales, too. Any bytes are codes, and any numbers scales.
-Prepared quantizedProduct(Workers &workers, uint32_t bits, size_t rows, size_t k, size_t n) {
+/// scales, too. Any bytes are codes, and any numbers
+/// scales. Rounding the activations counts.
+Prepared quantizedProduct(Workers &workers, uint32_t bits, cpu::DType activationType, size_t rows, size_t k, size_t n) {
   struct State {
     std::vector<float> x, y;
+    Mapping rounded;
     std::vector<cpu::LinearQuantizedArgs> calls;
   };
   auto state = std::make_shared<State>();
   cpu::QuantFormat format;
   format.bits = bits;
+  format.activations = activationType;
   cpu::WeightPlan plan;
   plan.use = cpu::WeightUse::Linear;
   plan.rank = 2;
@@ -87,11 +90,17 @@ Prepared quantizedProduct(Workers &workers, uint32_t bits, size_t rows, size_t k
   for (uint64_t i = 0; i < matrices; ++i)
     state->calls.push_back({state->x.data(), result.memory.data() + i * layout.bytes, format, layout,
                             cpu::quantShare(plan, format), state->y.data(), rows, k, n});
+  state->rounded = Mapping::zeros(cpu::roundedBytes(state->calls[0]));
+  for (cpu::LinearQuantizedArgs &call : state->calls)
+    call.rounded = state->rounded.data();
   result.flops = 2.0 * double(rows * k * n * matrices);
   result.run = [state, &workers] {
-    for (const cpu::LinearQuantizedArgs &call : state->calls)
+    for (const cpu::LinearQuantizedArgs &call : state->calls) {
+      if (call.format.activations == cpu::DType::I8)
+        cpu::roundRows(call, 0, call.rows);
       workers.parallel(cpu::linearItems(call.n),
                        [&](size_t begin, size_t end, unsigned) { cpu::linearQuantized(call, begin, end); });
+    }
   };
   return result;
 }
@@ -178,10 +187,12 @@ std::vector<Case> allCases() {
             {"matmul/" + type + "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows),
              [=](Workers &workers) { return prepare(workers, rows, k, n); }});
   };
-  for (uint32_t bits : {8, 4})
-    products("int" + std::to_string(bits), [=](Workers &workers, size_t rows, size_t k, size_t n) {
-      return quantizedProduct(workers, bits, rows, k, n);
-    });
+  for (cpu::DType x : {cpu::DType::F32, cpu::DType::I8})
+    for (uint32_t bits : {8, 4})
+      products("int" + std::to_string(bits) + (x == cpu::DType::I8 ? "-a8" : ""),
+               [=](Workers &workers, size_t rows, size_t k, size_t n) {
+                 return quantizedProduct(workers, bits, x, rows, k, n);
+               });
   for (cpu::DType dtype : {cpu::DType::BF16, cpu::DType::F16, cpu::DType::F32}) {
     std::string type = nameOf(dtype);
     products(type,

@@ -1,32 +1,14 @@
 //===- LinearQuantized.cpp - Activations times a weight of codes -----------===//
-#include "runtime/Cpu/Kernels.h"
 #include "runtime/Cpu/Quantized.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/Cpu/LinearQuantized.cpp"
 #include "hwy/foreach_target.h"
 
-#include "runtime/Cpu/Vector-inl.h"
-
-#include <algorithm>
-#include <bit>
+#include "runtime/Cpu/QuantizedPanels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace helix::cpu::HWY_NAMESPACE {
-
-/// Rows of x that share the conversion of a code.
-inline constexpr size_t kRowsPerCode = kRegisters == 32 ? 8 : 4;
-
-/// Bytes between the codes that are read and those that are asked for.
-inline constexpr size_t kAhead = 4096;
-
-/// Bytes of a panel's row of codes.
-template <uint32_t Bits> inline constexpr size_t kRowBytes = kPanelWidth * Bits / 8;
-
-/// Vectors of columns that R rows have accumulators for.
-template <size_t R> constexpr size_t vectorsOf() {
-  return std::min(kPanelWidth / kLanes, std::bit_floor(kAccumulators / R));
-}
 
 /// Codes as numbers, less a zero point that all blocks share.
 template <uint32_t Bits> class Numbers {
@@ -96,48 +78,45 @@ private:
 #endif
 };
 
-/// A vector of the scales' type from index `at` on of those at `from`.
-HWY_INLINE Vec blockNumbers(const std::byte *from, DType dtype, size_t at) {
-  Vec result = hn::Zero(F32());
-  withElement(dtype,
-              [&](auto element) HWY_ATTR { result = load(reinterpret_cast<const decltype(element) *>(from) + at); });
-  return result;
-}
+/// The products of a block are summed as f32 before they are scaled. What a lane adds up does not depend on R or V.
+template <uint32_t Bits, bool OwnZeros> class ExactBlocks {
+public:
+  explicit ExactBlocks(const LinearQuantizedArgs &args)
+      : args(args), numbers(float(commonZero(args.format)), args.format.bits) {}
 
-/// Whether blocks have zero points of their own.
-constexpr bool hasZeros(ZeroPoint zero) { return zero == ZeroPoint::Packed || zero == ZeroPoint::Real; }
-
-/// The own zero points of the columns from `column` on in the block whose first is `at`.
-HWY_INLINE Vec zeroPoint(const LinearQuantizedArgs &args, size_t at) {
-  const std::byte *zeros = args.weight + args.layout.zeros;
-  if (args.format.zero == ZeroPoint::Packed)
-    return Numbers<8>(0, 8).at(reinterpret_cast<const uint8_t *>(zeros) + at, 0);
-  return blockNumbers(zeros, args.format.scale, at);
-}
-
-/// Rows of x, one block's rows of a panel, and the panel's columns.
-struct Tile {
-  const float *x;       ///< the first row, at the block's start
-  const uint8_t *codes; ///< the block's first row
-  size_t depth;         ///< elements of the block
-  size_t at;            ///< index of the block's first scale
-  float *totals;        ///< [R, kPanelWidth]
-};
-
-/// totals += scale * sum over the block of x (code - zero), for V vectors of columns from `column` on. What a lane adds
-/// up does not depend on R or V.
-template <uint32_t Bits, bool OwnZeros, size_t R, size_t V>
-HWY_INLINE void blockColumns(const LinearQuantizedArgs &args, const Numbers<Bits> &numbers, const Tile &tile,
-                             size_t column) {
-  const F32 d;
-  Vec sum[R][V], zero[V];
-  for (size_t v = 0; v < V; ++v) {
-    if constexpr (OwnZeros)
-      zero[v] = numbers.inOrder(zeroPoint(args, tile.at + column + v * kLanes));
-    for (size_t r = 0; r < R; ++r)
-      sum[r][v] = hn::Zero(d);
+  template <size_t R, size_t V> HWY_INLINE void add(const Tile &tile, size_t column) const {
+    const F32 d;
+    Vec sum[R][V], zero[V];
+    for (size_t v = 0; v < V; ++v) {
+      if constexpr (OwnZeros)
+        zero[v] = numbers.inOrder(zeroPoint(tile.at + column + v * kLanes));
+      for (size_t r = 0; r < R; ++r)
+        sum[r][v] = hn::Zero(d);
+    }
+    size_t i = 0;
+    for (; i + 4 <= tile.depth; i += 4) {
+      if (column == 0)
+        fetchCodes<Bits>(tile.codes + i * kRowBytes<Bits>);
+      for (size_t j = 0; j < 4; ++j)
+        element<R, V>(tile, column, i + j, zero, sum);
+    }
+    for (; i < tile.depth; ++i)
+      element<R, V>(tile, column, i, zero, sum);
+    for (size_t v = 0; v < V; ++v) {
+      size_t at = tile.at + column + v * kLanes;
+      fetchScales(args, at);
+      Vec scale = blockNumbers(args.weight + args.layout.scales, args.format.scale, at);
+      for (size_t r = 0; r < R; ++r) {
+        float *total = tile.totals + r * kPanelWidth + column + v * kLanes;
+        hn::Store(hn::MulAdd(numbers.inOrder(sum[r][v]), scale, hn::Load(d, total)), d, total);
+      }
+    }
   }
-  auto step = [&](size_t i) HWY_ATTR {
+
+private:
+  /// The products with element `i` of the block.
+  template <size_t R, size_t V>
+  HWY_INLINE void element(const Tile &tile, size_t column, size_t i, const Vec (&zero)[V], Vec (&sum)[R][V]) const {
     const uint8_t *row = tile.codes + i * kRowBytes<Bits>;
     Vec number[V];
     for (size_t v = 0; v < V; ++v) {
@@ -145,78 +124,40 @@ HWY_INLINE void blockColumns(const LinearQuantizedArgs &args, const Numbers<Bits
       if constexpr (OwnZeros)
         number[v] = hn::Sub(number[v], zero[v]);
     }
+    const float *x = args.x + tile.row * args.k + tile.start + i;
     for (size_t r = 0; r < R; ++r) {
-      Vec element = hn::Set(d, tile.x[r * args.k + i]);
+      Vec element = hn::Set(F32(), x[r * args.k]);
       for (size_t v = 0; v < V; ++v)
         sum[r][v] = hn::MulAdd(element, number[v], sum[r][v]);
     }
-  };
-  size_t i = 0;
-  for (; i + 4 <= tile.depth; i += 4) {
-    for (size_t byte = 0; column == 0 && byte < 4 * kRowBytes<Bits>; byte += 64)
-      prefetch(tile.codes + i * kRowBytes<Bits> + byte + kAhead);
-    for (size_t j = 0; j < 4; ++j)
-      step(i + j);
   }
-  for (; i < tile.depth; ++i)
-    step(i);
-  const std::byte *scales = args.weight + args.layout.scales;
-  for (size_t v = 0; v < V; ++v) {
-    prefetch(scales + (tile.at + 4 * kPanelWidth + column + v * kLanes) * elementBytes(args.format.scale));
-    Vec scale = blockNumbers(args.weight + args.layout.scales, args.format.scale, tile.at + column + v * kLanes);
-    for (size_t r = 0; r < R; ++r) {
-      float *total = tile.totals + r * kPanelWidth + column + v * kLanes;
-      hn::Store(hn::MulAdd(numbers.inOrder(sum[r][v]), scale, hn::Load(d, total)), d, total);
-    }
+
+  /// The own zero points of a vector of columns.
+  HWY_INLINE Vec zeroPoint(size_t at) const {
+    const std::byte *zeros = args.weight + args.layout.zeros;
+    if (args.format.zero == ZeroPoint::Packed)
+      return Numbers<8>(0, 8).at(reinterpret_cast<const uint8_t *>(zeros) + at, 0);
+    return blockNumbers(zeros, args.format.scale, at);
   }
-}
 
-/// Rows from `row` on in register blocks of R, the rest in halves of it.
-template <uint32_t Bits, bool OwnZeros, size_t R>
-HWY_INLINE void rowBlocks(const LinearQuantizedArgs &args, const Numbers<Bits> &numbers, size_t panel, size_t row) {
-  constexpr size_t vectors = vectorsOf<R>();
-  HWY_ALIGN float totals[R * kPanelWidth];
-  const auto *codes = reinterpret_cast<const uint8_t *>(args.weight) + panel * args.k * kRowBytes<Bits>;
-  size_t columns = std::min(kPanelWidth, args.n - panel * kPanelWidth);
-  for (; row + R <= args.rows; row += R) {
-    std::fill_n(totals, R * kPanelWidth, 0.0f);
-    size_t block = 0;
-    for (size_t start = 0; start < args.share.count; ++block) {
-      size_t end = std::min<size_t>((block + 1) * args.format.block - args.share.first, args.share.count);
-      Tile tile{args.x + row * args.k + start, codes + start * kRowBytes<Bits>, end - start,
-                (panel * args.layout.blocks + block) * kPanelWidth, totals};
-      for (size_t column = 0; column < kPanelWidth; column += vectors * kLanes)
-        blockColumns<Bits, OwnZeros, R, vectors>(args, numbers, tile, column);
-      start = end;
-    }
-    for (size_t r = 0; r < R; ++r)
-      std::copy_n(totals + r * kPanelWidth, columns, args.y + (row + r) * args.n + panel * kPanelWidth);
-  }
-  if constexpr (R > 1)
-    rowBlocks<Bits, OwnZeros, R / 2>(args, numbers, panel, row);
-}
+  const LinearQuantizedArgs &args;
+  Numbers<Bits> numbers;
+};
 
-template <uint32_t Bits, bool OwnZeros>
-HWY_NOINLINE void panels(const LinearQuantizedArgs &args, size_t begin, size_t end) {
-  Numbers<Bits> numbers(args.format.zero == ZeroPoint::Middle ? float(1u << (Bits - 1)) : 0, args.format.bits);
-  for (size_t panel = begin; panel < end; ++panel)
-    rowBlocks<Bits, OwnZeros, kRowsPerCode>(args, numbers, panel, 0);
-}
-
-template <uint32_t Bits> void panels(const LinearQuantizedArgs &args, size_t begin, size_t end) {
+template <uint32_t Bits> void exactPanels(const LinearQuantizedArgs &args, size_t begin, size_t end) {
   if (hasZeros(args.format.zero))
-    panels<Bits, true>(args, begin, end);
+    panels<ExactBlocks<Bits, true>>(args, begin, end);
   else
-    panels<Bits, false>(args, begin, end);
+    panels<ExactBlocks<Bits, false>>(args, begin, end);
 }
 
-void linearQuantizedRange(const LinearQuantizedArgs &args, size_t begin, size_t end) {
+void linearExact(const LinearQuantizedArgs &args, size_t begin, size_t end) {
   if (args.format.bits == 2)
-    panels<2>(args, begin, end);
+    exactPanels<2>(args, begin, end);
   else if (args.format.bits == 4)
-    panels<4>(args, begin, end);
+    exactPanels<4>(args, begin, end);
   else
-    panels<8>(args, begin, end);
+    exactPanels<8>(args, begin, end);
 }
 
 } // namespace helix::cpu::HWY_NAMESPACE
@@ -225,10 +166,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace helix::cpu {
 
-HWY_EXPORT(linearQuantizedRange);
+HWY_EXPORT(linearExact);
 
 void linearQuantized(const LinearQuantizedArgs &args, size_t begin, size_t end) {
-  HWY_DYNAMIC_DISPATCH(linearQuantizedRange)(args, begin, end);
+  if (args.format.activations == DType::I8)
+    linearInt8(args, begin, end);
+  else
+    HWY_DYNAMIC_DISPATCH(linearExact)(args, begin, end);
 }
 
 } // namespace helix::cpu
