@@ -24,14 +24,14 @@
 namespace helix::cpu {
 
 /// A rounded row: codes [blocks][stride], a block's filled up with zeros, then its scales, f32, and the sums of its
-/// codes, i32, [blocks] each.
+/// codes, i32, [blocks] each. It has room for the share of any rank.
 struct RoundedRow {
   static constexpr size_t kStride = 16; ///< that of codes is a multiple of it
   size_t blocks, stride, bytes;
 
   explicit RoundedRow(const LinearQuantizedArgs &args) {
-    size_t block = args.format.block, longest = std::min<size_t>(block, args.share.count);
-    blocks = (args.share.first + args.share.count + block - 1) / block;
+    blocks = args.layout.blocks;
+    size_t longest = std::min<size_t>(args.format.block, args.k);
     stride = (longest + kStride - 1) / kStride * kStride;
     bytes = (blocks * (stride + sizeof(float) + sizeof(int32_t)) + 63) / 64 * 64;
   }

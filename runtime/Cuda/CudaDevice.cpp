@@ -55,8 +55,8 @@ bool isForCuda(const artifact::Artifact &artifact) {
 }
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
-    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      gpu(options.gpu), kernels(&artifact, gpu) {
+    : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
+      kernels(&artifact, gpu) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
   if (options.link)
     throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks on the CPU; leave --link-latency and "
@@ -76,6 +76,10 @@ void CudaDevice::layOutWeights() {
   layout.weightBytes = 0;
   for (uint32_t i = 0; i < layout.weights.size(); ++i) {
     const artifact::Weight &weight = *artifact.weights()->Get(i);
+    if (weight.quantization() && quantFormat(weight).activations != cpu::DType::F32)
+      throw Error(ErrorCode::CudaShapeUnsupported,
+                  "the artifact rounds activations to int8, which the kernels for GPUs "
+                  "do not; compile the model without --activations");
     uint64_t bytes = deviceBytesOf(weight, weightPlan(weight, mesh, 0));
     layout.weights[i] = {layout.weightBytes, bytes};
     layout.weightBytes += aligned(bytes);
