@@ -4,6 +4,7 @@
 What is compared is timed in turns, at least 20 times, and medians are quoted: the bandwidth of a shared machine moves.
 
     attention_fraction, matmul_fraction   bytes that a kernel must read over its time, over the read-only bandwidth
+                            weights int8 and int4 are codes in blocks of 32; with -a8 activations are rounded to int8
     step_fraction           the same of a whole decode step: weights, but for the embedding's rows, and the cached tokens
     step_vs_onnxruntime     ONNX Runtime's time of a step over ours; bf16 weights and cache against its f32
     prefill_vs_onnxruntime  the same of a prompt of 2048 tokens
@@ -38,7 +39,8 @@ ELEMENT = {"f32": 4, "f16": 2, "bf16": 2}
 
 def kernel_target(metric, dtype, shape):
     if metric == "matmul":
-        return {("bf16", "b1"): 0.9, ("f32", "b1"): 0.9, ("bf16", "b8"): 0.7}.get((dtype, shape.rsplit("-", 1)[1]))
+        return {("bf16", "b1"): 0.9, ("f32", "b1"): 0.9, ("bf16", "b8"): 0.7, ("int8", "b1"): 0.85,
+                ("int4", "b1"): 0.5, ("int4-a8", "b1"): 0.8}.get((dtype, shape.rsplit("-", 1)[1]))
     if "one-kv-head" in shape:
         return None
     return 0.7 if shape.startswith("g8") else {"bf16": 0.8, "f32": 0.9}.get(dtype)

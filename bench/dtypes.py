@@ -6,7 +6,7 @@ helix-simulate counts them: per element of a weight matrix, and per token and la
 error is the largest difference of a logit from the plain f32 run over the largest logit. Weights of a few bits are made
 here by rounding to nearest, with a zero point per block of 32: how good a quantisation is depends on how it was made, so
 that their error says less about the type than about this rounding. Products with them are exact for what they mean
-(test/e2e/test_quantized.py).
+(test/e2e/test_quantized.py); with --activations int8 the error is the difference from those exact products.
 
 Prints a table and writes build/bench/dtypes.json.
 """
@@ -108,9 +108,13 @@ def main():
             held = 4 - (whole - weights) / (elements + embedding.dims[0] * embedding.dims[1])
             bench.record("weights", dtype, "bytes_per_element", held, error(logits))
         for bits in (8, 4, 2):
-            logits, weights, _ = bench.measure(quantise(model, bench.scratch / f"{bits}.onnx", bits))
+            codes = quantise(model, bench.scratch / f"{bits}.onnx", bits)
+            logits, weights, _ = bench.measure(codes)
             held = 4 - (whole - weights) / elements
             bench.record("weights", f"{bits} bits, blocks of {BLOCK}", "bytes_per_element", held, error(logits))
+            rounded, _, _ = bench.measure(codes, "--activations", "int8")
+            off = np.abs(rounded - logits).max() / np.abs(logits).max()
+            bench.record("x int8", f"of weights of {bits} bits", "bytes_per_element", 1 + 4 / BLOCK, off)
     return bench.write(options.o)
 
 

@@ -54,11 +54,11 @@ struct Converter {
 
   /// What bytes a rank holds of a weight and in which type, whatever it is called and however it is turned.
   Attribute bytesKey(WeightOp op) {
-    // Codes mean the same whichever dimension of the weight their blocks lie along.
+    // Codes mean the same whichever dimension of the weight their blocks lie along, and whatever products round.
     Attribute meaning = builder.getUnitAttr();
     if (QuantAttr quant = op.quant())
       meaning = QuantAttr::get(builder.getContext(), quant.getBits(), quant.getBlock(), 0, quant.getScale(),
-                               quant.getZero());
+                               quant.getZero(), /*activations=*/Type());
     auto orNull = [&](Attribute attribute) { return attribute ? attribute : builder.getUnitAttr(); };
     return builder.getArrayAttr({op.getFileAttr(), op.getOffsetAttr(), op.getStoredAttr(),
                                  orNull(op.getWindowOffsetAttr()), orNull(op.getWindowSizeAttr()),

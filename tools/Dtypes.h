@@ -14,6 +14,11 @@ inline auto weightDtypes() {
                           clEnumValN(Dtype::BF16, "bf16", ""));
 }
 
+/// What activations are rounded to in products with weights of a few bits.
+inline auto activationDtypes() {
+  return llvm::cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::I8, "int8", ""));
+}
+
 /// Those of caches.
 inline auto kvDtypes() {
   return llvm::cl::values(clEnumValN(Dtype::F32, "f32", ""), clEnumValN(Dtype::F16, "f16", ""),

@@ -2,6 +2,7 @@
 #include "bench/cpu/Cases.h"
 #include "runtime/Cpu/Convert.h"
 #include "runtime/Cpu/Kernels.h"
+#include "runtime/Cpu/Quantized.h"
 
 #include <cmath>
 #include <memory>
@@ -56,6 +57,50 @@ Prepared product(Workers &workers, cpu::DType dtype, size_t rows, size_t k, size
     for (const cpu::LinearArgs &call : state->calls)
       workers.parallel(cpu::linearItems(call.n),
                        [&](size_t begin, size_t end, unsigned) { cpu::linear(call, begin, end); });
+  };
+  return result;
+}
+
+/// The same with weights of codes in blocks of 32 with f32 scales, as MatMulNBits has them; the memory holds the
+/// scales, too. Any bytes are codes, and any numbers
+/// scales. Rounding the activations counts.
+Prepared quantizedProduct(Workers &workers, uint32_t bits, cpu::DType activationType, size_t rows, size_t k, size_t n) {
+  struct State {
+    std::vector<float> x, y;
+    Mapping rounded;
+    std::vector<cpu::LinearQuantizedArgs> calls;
+  };
+  auto state = std::make_shared<State>();
+  cpu::QuantFormat format;
+  format.bits = bits;
+  format.activations = activationType;
+  cpu::WeightPlan plan;
+  plan.use = cpu::WeightUse::Linear;
+  plan.rank = 2;
+  plan.transposed = true;
+  plan.dims[0] = {n, 0, {0, n}, n};
+  plan.dims[1] = {k, 0, {0, k}, k};
+  cpu::QuantLayout layout = cpu::quantLayout(plan, format).value();
+  uint64_t matrices = (kBytes + layout.bytes - 1) / layout.bytes;
+  Prepared result;
+  result.memory = Mapping::zeros(matrices * layout.bytes);
+  fill(workers, result.memory, format.scale);
+  state->x = activations(rows * k);
+  state->y.resize(rows * n);
+  for (uint64_t i = 0; i < matrices; ++i)
+    state->calls.push_back({state->x.data(), result.memory.data() + i * layout.bytes, format, layout,
+                            cpu::quantShare(plan, format), state->y.data(), rows, k, n});
+  state->rounded = Mapping::zeros(cpu::roundedBytes(state->calls[0]));
+  for (cpu::LinearQuantizedArgs &call : state->calls)
+    call.rounded = state->rounded.data();
+  result.flops = 2.0 * double(rows * k * n * matrices);
+  result.run = [state, &workers] {
+    for (const cpu::LinearQuantizedArgs &call : state->calls) {
+      if (call.format.activations == cpu::DType::I8)
+        cpu::roundRows(call, 0, call.rows);
+      workers.parallel(cpu::linearItems(call.n),
+                       [&](size_t begin, size_t end, unsigned) { cpu::linearQuantized(call, begin, end); });
+    }
   };
   return result;
 }
@@ -135,13 +180,23 @@ Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
 
 std::vector<Case> allCases() {
   std::vector<Case> cases;
-  for (cpu::DType dtype : {cpu::DType::BF16, cpu::DType::F16, cpu::DType::F32}) {
-    std::string type = nameOf(dtype);
+  auto products = [&](const std::string &type, auto prepare) {
     for (size_t rows : {1, 8})
       for (auto [k, n] : {std::pair<size_t, size_t>{2048, 8192}, {8192, 2048}})
         cases.push_back(
             {"matmul/" + type + "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows),
-             [=](Workers &workers) { return product(workers, dtype, rows, k, n); }});
+             [=](Workers &workers) { return prepare(workers, rows, k, n); }});
+  };
+  for (cpu::DType x : {cpu::DType::F32, cpu::DType::I8})
+    for (uint32_t bits : {8, 4})
+      products("int" + std::to_string(bits) + (x == cpu::DType::I8 ? "-a8" : ""),
+               [=](Workers &workers, size_t rows, size_t k, size_t n) {
+                 return quantizedProduct(workers, bits, x, rows, k, n);
+               });
+  for (cpu::DType dtype : {cpu::DType::BF16, cpu::DType::F16, cpu::DType::F32}) {
+    std::string type = nameOf(dtype);
+    products(type,
+             [=](Workers &workers, size_t rows, size_t k, size_t n) { return product(workers, dtype, rows, k, n); });
     for (auto [group, dim, kvHeads] :
          {std::tuple<uint32_t, uint32_t, uint32_t>{4, 64, 8}, {4, 128, 8}, {8, 64, 8}, {8, 128, 8}, {4, 64, 1}})
       cases.push_back({"attention/" + type + "/g" + std::to_string(group) + "-d" + std::to_string(dim) + "-64k" +

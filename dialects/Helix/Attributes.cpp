@@ -121,7 +121,7 @@ int64_t SplitAttr::chunks(MeshAttr mesh) const {
 int64_t SplitAttr::index(MeshAttr mesh, int64_t rank) const { return mesh.coordinate(getAxis(), rank) / getReplicas(); }
 
 LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t bits, int64_t block, int64_t axis,
-                                Type scale, ZeroPoint) {
+                                Type scale, ZeroPoint, Type activations) {
   if (bits != 2 && bits != 4 && bits != 8)
     return emitError() << "codes have 2, 4 or 8 bits, not " << bits;
   if (block < 1 || block > (1 << 20))
@@ -130,6 +130,11 @@ LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, in
     return emitError() << "blocks lie along dimension 0 or 1, not " << axis;
   if (!scale.isF32() && !scale.isF16() && !scale.isBF16())
     return emitError() << "scales are f32, f16 or bf16, not " << scale;
+  if (activations && !activations.isSignlessInteger(8))
+    return emitError() << "activations are rounded to i8 or not at all, not to " << activations;
+  if (activations && block > kLongestInt8Block)
+    return emitError() << "with activations of i8 a block has at most " << kLongestInt8Block << " elements, not "
+                       << block;
   return success();
 }
 

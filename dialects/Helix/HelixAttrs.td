@@ -85,15 +85,25 @@ def Helix_QuantAttr : Helix_Attr<"Quant", "quant"> {
 
     As encoding of a tensor type, the element type is that in which products with the weight are computed.
 
+    With `activations = i8` products round what they multiply with the weight. The elements of a row that meet one block,
+    or the part of it that a value has, are taken as code * s, s the largest of their magnitudes over 127 and the codes
+    the integers next to x / s, halves to even, both in f32; where s is 0, the codes are 0. An infinity or a NaN makes the
+    row NaN. Products of codes are summed as integers, so that blocks have at most 2^16 elements. Rows of the weight, as
+    an embedding reads them, are not concerned.
+
     ```mlir
     tensor<64x128xf32, #helix.quant<bits = 4, block = 32, axis = 0, scale = f32, zero = packed>>
+    tensor<64x128xf32, #helix.quant<bits = 4, block = 32, axis = 0, scale = f32, zero = middle, activations = i8>>
     ```
   }];
   let parameters = (ins "int64_t":$bits, "int64_t":$block, "int64_t":$axis, "::mlir::Type":$scale,
-                        EnumParameter<Helix_ZeroPoint>:$zero);
+                        EnumParameter<Helix_ZeroPoint>:$zero, OptionalParameter<"::mlir::Type">:$activations);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
+    /// The longest block of which products of 8-bit codes are summed in 32 bits.
+    static constexpr int64_t kLongestInt8Block = int64_t(1) << 16;
+
     /// Bytes of a block's scale and zero point.
     int64_t blockBytes() const;
   }];

@@ -21,7 +21,7 @@ static_assert(sizeof(Header) == 32);
 
 inline constexpr char kMagic[8] = {'H', 'E', 'L', 'I', 'X', 'H', 'L', 'X'};
 inline constexpr uint32_t kFormatMajor = 1;
-inline constexpr uint32_t kFormatMinor = 2;
+inline constexpr uint32_t kFormatMinor = 3;
 
 } // namespace helix::artifact
 

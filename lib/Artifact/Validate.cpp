@@ -167,6 +167,9 @@ bool validateQuantization(const Artifact &artifact, const Weight &weight, const 
   if ((bits != 2 && bits != 4 && bits != 8) || quantization.block() == 0 || !isFloat(quantization.scale_dtype()) ||
       quantization.zero() > ZeroPoint::MAX)
     return refuse(error, where, "its bits, block, scales or zero points are out of range");
+  bool isRounded = quantization.activations() == DType::I8;
+  if ((!isRounded && quantization.activations() != DType::F32) || (isRounded && quantization.block() > 1 << 16))
+    return refuse(error, where, "activations are rounded to what they cannot be, or its blocks are too long for that");
   bool isTable = weight.use() == WeightUse::Table && !weight.transposed();
   bool isMatrix = weight.use() == WeightUse::Linear && weight.transposed();
   if (count(weight.dims()) != 2 || (!isTable && !isMatrix) || weight.dtype() != DType::F32 ||

@@ -30,8 +30,33 @@ static FailureOr<RankValue> embedding(EmbeddingOp op, Operands operands, int64_t
   return RankValue(std::move(result));
 }
 
-/// The last dimension of `x` times `weight` [K, N].
-static Tensor product(const Tensor &x, const Tensor &weight) {
+/// The rows of `x` as codes of 8 bits times a scale for each block of the weight: see #helix.quant. Single precision
+/// decides which codes they are.
+static Tensor rounded(Tensor x, ArrayRef<int64_t> blockEnds) {
+  for (int64_t row = 0; row < x.size(); row += x.width()) {
+    int64_t begin = 0;
+    for (int64_t end : blockEnds) {
+      MutableArrayRef<double> block(&x.values[row + begin], end - begin);
+      float largest = 0;
+      for (double element : block)
+        largest = std::isfinite(element) ? std::max(largest, std::fabs(static_cast<float>(element))) : NAN;
+      float scale = largest / 127;
+      for (double &element : block)
+        element = scale == 0
+                      ? 0
+                      : double(scale) * std::nearbyint(std::clamp(static_cast<float>(element) / scale, -127.f, 127.f));
+      begin = end;
+    }
+  }
+  return x;
+}
+
+/// The last dimension of `given` times `weight` [K, N].
+static Tensor product(const Tensor &given, const Tensor &weight) {
+  Tensor narrow;
+  if (!weight.blockEnds.empty())
+    narrow = rounded(given, weight.blockEnds);
+  const Tensor &x = weight.blockEnds.empty() ? given : narrow;
   int64_t inner = weight.shape[0], width = weight.shape[1];
   SmallVector<int64_t> shape(x.shape);
   shape.back() = width;

@@ -15,6 +15,8 @@ namespace helix {
 struct Tensor {
   llvm::SmallVector<int64_t> shape;
   std::vector<double> values;
+  /// Of a weight that activations are rounded for: where the blocks of its first dimension end. Else empty.
+  std::vector<int64_t> blockEnds;
 
   Tensor() = default;
   explicit Tensor(llvm::ArrayRef<int64_t> shape, double fill = 0);

@@ -116,6 +116,13 @@ FailureOr<TensorRef> Weights::load(WeightOp op, MeshAttr mesh, int64_t rank) {
 
   // What the share does not fill stays zero.
   auto result = std::make_shared<Tensor>(op.getType().getShape());
+  if (codes.quant && codes.quant.getActivations()) {
+    int64_t first = op.windowOffset()[1] + lo[1], block = codes.quant.getBlock();
+    for (int64_t end = 0; end < size[1];) {
+      end = std::min(((first + end) / block + 1) * block - first, size[1]);
+      result->blockEnds.push_back(end);
+    }
+  }
   for (int64_t flat = 0; flat < result->size(); ++flat) {
     int64_t source = 0, rest = flat, stride = 1;
     SmallVector<int64_t> index(dims); // in the stored tensor's order

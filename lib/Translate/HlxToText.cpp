@@ -63,6 +63,8 @@ struct Printer {
     out << ", zero " << EnumNameZeroPoint(quantization.zero());
     if (quantization.zero_points())
       range(*quantization.zero_points());
+    if (quantization.activations() != DType::F32)
+      out << ", activations " << EnumNameDType(quantization.activations());
   }
 
   void operand(const Operand &operand) {

@@ -115,6 +115,7 @@ struct Writer {
     quantization->block = quant.getBlock();
     quantization->scale_dtype = dtypeOf(quant.getScale());
     quantization->zero = static_cast<artifact::ZeroPoint>(quant.getZero());
+    quantization->activations = quant.getActivations() ? artifact::DType::I8 : artifact::DType::F32;
     FailureOr<std::unique_ptr<FileRangeT>> scales = rangeOf(op, op.getScalesAttr());
     if (failed(scales))
       return failure();

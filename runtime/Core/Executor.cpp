@@ -91,6 +91,8 @@ void Executor::execute(const cpu::LinearQuantizedArgs &args, const Bound &comman
     std::fill_n(args.y, args.rows * args.n, 0.0f);
     return;
   }
+  if (args.format.activations == cpu::DType::I8)
+    each(args.rows, command.parallel, [&](size_t begin, size_t end, unsigned) { cpu::roundRows(args, begin, end); });
   each(cpu::linearItems(args.n), command.parallel,
        [&](size_t begin, size_t end, unsigned) { cpu::linearQuantized(args, begin, end); });
 }

@@ -84,7 +84,8 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
                                       floats(out(0)),
                                       work.rows(),
                                       work.k(),
-                                      work.n()};
+                                      work.n(),
+                                      scratch.data() + layout.roundedAt(workers.count())};
     }
     return cpu::LinearArgs{floats(in(0)),
                            empty ? nullptr : in(1), // a product with nothing but padding is zero
@@ -114,7 +115,7 @@ Executor::Call Executor::bindCommand(const artifact::Command &command, const Ima
       args.slopes = floats(in(4));
     args.send = floats(out(0));
     if (workers.count() > 1 && cpu::attentionPartials(args) != 0)
-      args.partials = reinterpret_cast<float *>(scratch.data() + layout.scratchBytes * workers.count());
+      args.partials = reinterpret_cast<float *>(scratch.data() + layout.partialsAt(workers.count()));
     return args;
   }
   case artifact::Work::MergeAttention: {

@@ -34,11 +34,31 @@ uint64_t scratchOf(const artifact::Artifact &artifact, const artifact::Command &
   return 0;
 }
 
+/// Bytes that a command rounds activations in.
+uint64_t roundedOf(const artifact::Artifact &artifact, const artifact::Command &command) {
+  const auto *work = command.work_as_Linear();
+  if (!work)
+    return 0;
+  const artifact::Weight &weight = *artifact.weights()->Get(command.inputs()->Get(1)->index());
+  if (!weight.quantization())
+    return 0;
+  cpu::LinearQuantizedArgs args;
+  args.format = quantFormat(weight);
+  args.layout = cpu::quantLayout(weightPlan(weight, meshOf(artifact), 0), args.format).value_or(cpu::QuantLayout());
+  args.rows = work->rows();
+  args.k = work->k();
+  return cpu::roundedBytes(args);
+}
+
 } // namespace
 
 MemoryNeeds RankLayout::needs(unsigned threads) const {
   return {weightBytes, kvBytes, aligned(deviceBytes) + aligned(commBytes) + aligned(logitsBytes),
-          scratchBytes * threads + (threads > 1 ? partialBytes : 0)};
+          roundedAt(threads) + roundedBytes};
+}
+
+uint64_t RankLayout::roundedAt(unsigned threads) const {
+  return partialsAt(threads) + (threads > 1 ? partialBytes : 0);
 }
 
 Mesh meshOf(const artifact::Artifact &artifact) {
@@ -67,8 +87,12 @@ cpu::WeightPlan weightPlan(const artifact::Weight &weight, const Mesh &mesh, uin
 
 cpu::QuantFormat quantFormat(const artifact::Weight &weight) {
   const artifact::Quantization &quantization = *weight.quantization();
-  return {quantization.bits(), quantization.block(), dtypeOf(quantization.scale_dtype()),
-          static_cast<cpu::ZeroPoint>(quantization.zero()), quantization.is_signed()};
+  return {quantization.bits(),
+          quantization.block(),
+          dtypeOf(quantization.scale_dtype()),
+          static_cast<cpu::ZeroPoint>(quantization.zero()),
+          quantization.is_signed(),
+          dtypeOf(quantization.activations())};
 }
 
 bool loadWeight(const artifact::Weight &weight, const cpu::WeightPlan &plan, std::span<const Mapping> files,
@@ -173,6 +197,7 @@ RankLayout layOut(const artifact::Artifact &artifact) {
       continue;
     for (const artifact::Command *command : *entry->commands()) {
       layout.scratchBytes = std::max(layout.scratchBytes, aligned(scratchOf(artifact, *command) * sizeof(float)));
+      layout.roundedBytes = std::max(layout.roundedBytes, aligned(roundedOf(artifact, *command)));
       if (command->work_type() == artifact::Work::PartialAttention) {
         uint64_t partials = cpu::attentionPartials(attentionOf(artifact, *command, 0));
         layout.partialBytes = std::max(layout.partialBytes, aligned(partials * sizeof(float)));

@@ -39,11 +39,16 @@ struct RankLayout {
   uint64_t deviceBytes = 0, commBytes = 0; ///< the largest of any entry: one runs at a time
   uint64_t scratchBytes = 0;               ///< of one thread
   uint64_t partialBytes = 0;               ///< that threads share in attention, if they are many
+  uint64_t roundedBytes = 0;               ///< that they share in products with rounded activations
   uint64_t logitsBytes = 0;                ///< of every slot's last token
 
   uint32_t events = 0; ///< the most of any entry
 
   MemoryNeeds needs(unsigned threads) const;
+
+  /// Where in the scratch of so many threads what they share lies, behind what each has.
+  uint64_t partialsAt(unsigned threads) const { return scratchBytes * threads; }
+  uint64_t roundedAt(unsigned threads) const;
 };
 
 /// Reads and verifies an artifact. Throws what the reader says of one that it refuses.

@@ -42,13 +42,53 @@ uint64_t panelIndex(uint64_t lane, uint32_t bits) {
   return lane % bytes * (8 / bits) + lane / bytes;
 }
 
+/// The codes [begin, begin + count) of a row, a byte each.
+template <uint32_t Bits> void unpackCodes(const uint8_t *row, uint64_t begin, uint64_t count, uint8_t *to) {
+  constexpr uint64_t perByte = 8 / Bits;
+  uint64_t i = 0;
+  for (; i < count && (begin + i) % perByte != 0; ++i)
+    to[i] = codeAt(row, begin + i, Bits);
+  const uint8_t *from = row + (begin + i) / perByte;
+  for (; i + perByte <= count; i += perByte, ++from)
+    for (uint64_t j = 0; j < perByte; ++j)
+      to[i + j] = *from >> j * Bits & ((1u << Bits) - 1);
+  for (; i < count; ++i)
+    to[i] = codeAt(row, begin + i, Bits);
+}
+
+/// Packs the codes of up to kPanelWidth stored rows, those of the share from `row` on, into the panel at `to`: tile by
+/// tile, so that they are read and its rows written a few lines of memory at a time. The share starts with code `begin`
+/// of a stored row.
+template <uint32_t Bits>
+void packPanel(const WeightPlan &plan, const uint8_t *codes, uint64_t begin, uint8_t flip, uint64_t row, uint8_t *to) {
+  const WeightDim &rows = rowsOf(plan), &columns = columnsOf(plan);
+  constexpr uint64_t width = kPanelWidth * Bits / 8;
+  const uint64_t codeRow = rowBytes(columns.stored, Bits);
+  const uint64_t lanes = std::min(kPanelWidth, rows.share.size() - row);
+  constexpr uint64_t depth = 128;
+  uint8_t lines[kPanelWidth][depth] = {}, flips[kPanelWidth] = {};
+  std::fill_n(flips, lanes, flip);
+  for (uint64_t start = 0; start < columns.share.size(); start += depth) {
+    const uint64_t count = std::min(depth, columns.share.size() - start);
+    for (uint64_t lane = 0; lane < lanes; ++lane)
+      unpackCodes<Bits>(codes + rows.at(row + lane) * codeRow, begin + start, count, lines[lane]);
+    for (uint64_t i = 0; i < count; ++i)
+      for (uint64_t byte = 0; byte < width; ++byte) {
+        uint8_t packed = 0;
+        for (uint64_t lane = byte, shift = 0; lane < kPanelWidth; lane += width, shift += Bits)
+          packed = uint8_t(packed | (lines[lane][i] ^ flips[lane]) << shift);
+        to[(start + i) * width + byte] = packed;
+      }
+  }
+}
+
 } // namespace
 
 std::optional<QuantLayout> quantLayout(const WeightPlan &plan, const QuantFormat &format) {
   bool isTable = plan.use == WeightUse::Table && !plan.transposed;
   if (plan.rank != 2 || plan.dtype != DType::F32 || (!isTable && !(isPanels(plan) && plan.transposed)) ||
-      (format.bits != 2 && format.bits != 4 && format.bits != 8) || format.block == 0 ||
-      format.scale > DType::BF16 || format.zero > ZeroPoint::Real)
+      (format.bits != 2 && format.bits != 4 && format.bits != 8) || format.block == 0 || format.scale > DType::BF16 ||
+      format.zero > ZeroPoint::Real)
     return std::nullopt;
   for (const WeightDim &dim : plan.dims)
     if (!isConsistent(dim) || dim.local == 0)
@@ -105,24 +145,22 @@ bool loadQuantized(const WeightPlan &plan, const QuantFormat &format, std::span<
   const uint64_t usedBlocks =
       columns.share.size() == 0 ? 0 : (begin + columns.share.size() - 1) / format.block - firstBlock + 1;
   auto *to = reinterpret_cast<uint8_t *>(packed.data());
+  const auto *from = reinterpret_cast<const uint8_t *>(codes.data());
+  for (uint64_t row = 0; row < rows.share.size() && !panels; ++row)
+    for (uint64_t column = 0; column < columns.share.size(); ++column)
+      setCode(to + row * rowBytes(columns.local, format.bits), column, format.bits,
+              codeAt(from + rows.at(row) * codeRow, begin + column, format.bits) ^ flip);
+  for (uint64_t row = 0; row < rows.share.size() && panels; row += kPanelWidth) {
+    auto pack = bits == 2 ? packPanel<2> : bits == 4 ? packPanel<4> : packPanel<8>;
+    pack(plan, from, begin, flip, row, to + row / kPanelWidth * columns.local * (kPanelWidth * bits / 8));
+  }
   for (uint64_t row = 0; row < rows.share.size(); ++row) {
-    const uint64_t stored = rows.at(row);
-    const auto *from = reinterpret_cast<const uint8_t *>(codes.data()) + stored * codeRow;
-    const uint64_t panel = row / kPanelWidth, lane = row % kPanelWidth;
-    for (uint64_t column = 0; column < columns.share.size(); ++column) {
-      uint8_t code = codeAt(from, begin + column, format.bits) ^ flip;
-      if (panels)
-        setCode(to + (panel * columns.local + column) * (kPanelWidth * bits / 8), panelIndex(lane, format.bits),
-                format.bits, code);
-      else
-        setCode(to + row * rowBytes(columns.local, format.bits), column, format.bits, code);
-    }
+    const uint64_t stored = rows.at(row), panel = row / kPanelWidth, lane = row % kPanelWidth;
     for (uint64_t block = 0; block < usedBlocks; ++block) {
       const uint64_t source = firstBlock + block;
-      const uint64_t at =
-          panels ? (panel * layout->blocks + block) * kPanelWidth + lane : row * layout->blocks + block;
-      std::memcpy(to + layout->scales + at * scaleBytes,
-                  scales.data() + (stored * storedBlocks + source) * scaleBytes, scaleBytes);
+      const uint64_t at = panels ? (panel * layout->blocks + block) * kPanelWidth + lane : row * layout->blocks + block;
+      std::memcpy(to + layout->scales + at * scaleBytes, scales.data() + (stored * storedBlocks + source) * scaleBytes,
+                  scaleBytes);
       const auto *zero = reinterpret_cast<const uint8_t *>(zeros.data()) + stored * zeroRow;
       if (format.zero == ZeroPoint::Packed)
         to[layout->zeros + at] = codeAt(zero, source, format.bits) ^ flip;
@@ -165,8 +203,8 @@ void embeddingQuantized(const EmbeddingQuantizedArgs &args, size_t begin, size_t
       std::fill(y + args.share.count, y + args.hidden, 0.0f);
       for (size_t i = 0; i < args.share.count; ++i) {
         uint64_t block = (args.share.first + i) / format.block;
-        uint64_t at = args.tied ? (panel * args.layout.blocks + block) * kPanelWidth + lane
-                                : local * args.layout.blocks + block;
+        uint64_t at =
+            args.tied ? (panel * args.layout.blocks + block) * kPanelWidth + lane : local * args.layout.blocks + block;
         uint8_t code = args.tied ? codeAt(table + (panel * args.hidden + i) * (kPanelWidth * format.bits / 8),
                                           panelIndex(lane, format.bits), format.bits)
                                  : codeAt(table + local * rowBytes(args.hidden, format.bits), i, format.bits);

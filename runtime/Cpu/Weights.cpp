@@ -7,7 +7,6 @@
 #include <cstring>
 #include <limits>
 #include <utility>
-#include <vector>
 
 namespace helix::cpu {
 namespace {
@@ -62,19 +61,26 @@ template <typename To, typename From> void pack(const WeightPlan &plan, const st
   }
 }
 
-/// The stored rows of a transposed weight are its columns: each goes down one lane of a panel.
+/// The stored rows of a transposed weight are its columns. Tile by tile, so that those of a panel are read and its rows
+/// written a few lines of memory at a time.
 template <typename To, typename From> void packTransposed(const WeightPlan &plan, const std::byte *stored, To *packed) {
   const WeightDim &columns = plan.dims[0], &rows = plan.dims[1];
-  std::vector<To> line(rows.share.size());
-  for (uint64_t column = 0; column < columns.share.size(); ++column) {
-    uint64_t first = columns.at(column) * rows.stored;
-    for (uint64_t row = 0, count = 0; row < line.size(); row += count) {
-      count = rows.sideBySide(row);
-      convert<To, From>(stored + (first + rows.at(row)) * sizeof(From), line.data() + row, count);
+  constexpr uint64_t depth = 64;
+  To lines[kPanelWidth][depth];
+  for (uint64_t column = 0; column < columns.share.size(); column += kPanelWidth) {
+    uint64_t width = std::min(kPanelWidth, columns.share.size() - column);
+    for (uint64_t lane = width; lane < kPanelWidth; ++lane) // padding
+      std::fill_n(lines[lane], depth, To());
+    for (uint64_t start = 0, count = 0; start < rows.share.size(); start += count) {
+      count = std::min({depth, rows.share.size() - start, rows.sideBySide(start)});
+      for (uint64_t lane = 0; lane < width; ++lane)
+        convert<To, From>(stored + (columns.at(column + lane) * rows.stored + rows.at(start)) * sizeof(From),
+                          lines[lane], count);
+      To *to = packed + column * rows.local + start * kPanelWidth;
+      for (uint64_t row = 0; row < count; ++row)
+        for (uint64_t lane = 0; lane < kPanelWidth; ++lane)
+          to[row * kPanelWidth + lane] = lines[lane][row];
     }
-    To *to = packed + column / kPanelWidth * rows.local * kPanelWidth + column % kPanelWidth;
-    for (uint64_t row = 0; row < line.size(); ++row)
-      to[row * kPanelWidth] = line[row];
   }
 }
 

@@ -79,6 +79,10 @@ void CudaDevice::layOutWeights() {
   layout.weightBytes = 0;
   for (uint32_t i = 0; i < layout.weights.size(); ++i) {
     const artifact::Weight &weight = *artifact.weights()->Get(i);
+    if (weight.quantization() && quantFormat(weight).activations != cpu::DType::F32)
+      throw Error(ErrorCode::CudaShapeUnsupported,
+                  "the artifact rounds activations to int8, which the kernels for GPUs "
+                  "do not; compile the model without --activations");
     uint64_t bytes = deviceBytesOf(weight, weightPlan(weight, mesh, 0));
     layout.weights[i] = {layout.weightBytes, bytes};
     layout.weightBytes += aligned(bytes);

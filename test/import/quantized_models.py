@@ -39,6 +39,14 @@ def int8_codes(model):
     rewrite(model, product(model), 1, lambda codes: codes.view(np.int8))
 
 
+def long_blocks(model):
+    node, block = product(model), 1 << 17
+    set_attribute(node, "block_size", block)
+    replace(model, node, 1, np.zeros((32, 1, block // 2), np.uint8))
+    replace(model, node, 2, np.ones((32, 1), np.float32))
+    replace(model, node, 3, np.zeros((32, 1), np.uint8))
+
+
 CHANGES = {
     "good": lambda m: set_attribute(product(m), "accuracy_level", 4),
     "three_bits": lambda m: set_attribute(product(m), "bits", 3),
@@ -48,6 +56,7 @@ CHANGES = {
     "no_k": lambda m: set_attribute(product(m), "K", 0),
     "g_idx": lambda m: replace(m, product(m), 4, np.zeros(32, np.int32)),
     "signed_codes": int8_codes,
+    "long_blocks": long_blocks,
     "few_codes": lambda m: rewrite(m, product(m), 1, lambda codes: codes[:-1]),
     "few_scales": lambda m: rewrite(m, product(m), 2, lambda scales: scales[:, :-1]),
     "few_zeros": lambda m: rewrite(m, product(m), 3, lambda zeros: zeros[:-1]),

@@ -13,6 +13,12 @@
 // CHUNKS-DAG: helix.weight "o" {{.*}}window_offset = array<i64: 0, 0>, window_size = array<i64: 4, 24>} : tensor<4x4xf32, #helix.quant<{{.*}}>>
 // CHUNKS-DAG: helix.weight "o" {{.*}}window_offset = array<i64: 4, 0>, window_size = array<i64: 4, 24>} : tensor<4x4xf32, #helix.quant<{{.*}}>>
 
+// RUN: sed "s/zero = middle>/zero = middle, activations = i8>/g" %t.mlir | helix-opt -helix-model-phase="kvp=3 tpa=2" -helix-spmd-phase -helix-plan-phase | FileCheck %s --check-prefix=ROUNDED
+
+// ROUNDED-DAG: plan.weight @qkv <linear> {{.*}}activations = i8>>
+// ROUNDED-DAG: plan.weight @o <linear> {{.*}}activations = i8>>
+// ROUNDED-DAG: plan.linear {{.*}} {k = 4 : i64, n = 8 : i64, {{.*}}activations = i8>>) -> tensor<2x1x8xf32>
+
 // PLAN-DAG: plan.weight @o <linear> tensor<4x8xf32, #helix.quant<{{.*}}>> {{.*}}scales = #helix.bytes<file = "w", offset = 6000, length = 64, element = f32>
 // PLAN-DAG: plan.weight @down <linear> {{.*}}zero_points = #helix.bytes<
 // PLAN-DAG: plan.linear {{.*}} {k = 2 : i64, n = 8 : i64, {{.*}} : (tensor<2x1x2xf32>, tensor<2x8xf32, #helix.quant<{{.*}}>>) -> tensor<2x1x8xf32>

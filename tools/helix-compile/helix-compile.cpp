@@ -66,6 +66,10 @@ struct Options {
   cl::opt<helix::Dtype> weightDtype{"weight-dtype", helix::weightDtypes(), cl::init(helix::Dtype::F32),
                                     cl::cat(category),
                                     cl::desc("Element type of products' weights and the embedding (default f32):")};
+  cl::opt<helix::Dtype> activations{
+      "activations", helix::activationDtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
+      cl::desc("What activations are rounded to before they are multiplied with weights of a few bits (default f32: "
+               "they are not); int8 is faster and less exact, on CPUs:")};
   cl::opt<helix::Dtype> kvDtype{"kv-dtype", helix::kvDtypes(), cl::init(helix::Dtype::F32), cl::cat(category),
                                 cl::desc("Element type of the KV caches (default f32):")};
   cl::opt<double> kvScale{"kv-scale", cl::init(0), cl::value_desc("S"), cl::cat(category),
@@ -165,7 +169,21 @@ LogicalResult check(const Options &options, StringRef output) {
     return invalidArgument("-o " + output + " is a directory; name a file");
   if (llvm::sys::fs::equivalent(options.input, output))
     return invalidArgument("-o " + output + " would write over the model");
+  if (options.activations == helix::Dtype::I8 && options.target == "cuda")
+    return invalidArgument("--activations int8 is for CPUs; leave it out with --target cuda");
   return success();
+}
+
+/// An option that no weight is concerned by was meant for another model.
+LogicalResult checkActivations(const Options &options, ModuleOp module) {
+  if (options.activations == helix::Dtype::F32)
+    return success();
+  WalkResult found = module.walk([](helix::WeightOp weight) {
+    return weight.quant() && weight.quant().getActivations() ? WalkResult::interrupt() : WalkResult::advance();
+  });
+  if (found.wasInterrupted())
+    return success();
+  return invalidArgument("--activations int8: no product of this model has a weight of a few bits; leave it out");
 }
 
 /// What concerns decoders has no effect on a stateless model.
@@ -217,6 +235,7 @@ helix::ImportOptions importOptions(const Options &options, StringRef output) {
   import.allLogits = options.allLogits;
   import.block = options.block;
   import.weightDtype = options.weightDtype;
+  import.activations = options.activations;
   import.kvDtype = options.kvDtype;
   import.kvScale = options.kvScale;
   import.weightsRoot = options.weightsRoot;
@@ -297,7 +316,7 @@ LogicalResult compile(const Options &options, TimingScope &timing) {
                   : isCheckpoint(options.input) ? helix::importHuggingFace
                                                 : helix::importOnnx;
     module = import(context, options.input, importing);
-    if (!module)
+    if (!module || failed(checkActivations(options, *module)))
       return failure();
   }
 

@@ -33,6 +33,10 @@ cl::opt<int64_t> block("block", cl::desc("Tokens in a block of the KV cache"), c
 
 cl::opt<helix::Dtype> weightDtype("weight-dtype", cl::desc("Element type of linear weights and the embedding table:"),
                                   helix::weightDtypes(), cl::init(helix::Dtype::F32), category());
+cl::opt<helix::Dtype> activations("activations",
+                                  cl::desc("What activations are rounded to before they are multiplied with weights of "
+                                           "a few bits:"),
+                                  helix::activationDtypes(), cl::init(helix::Dtype::F32), category());
 cl::opt<helix::Dtype> kvDtype("kv-dtype", cl::desc("Element type of the KV caches:"), helix::kvDtypes(),
                               cl::init(helix::Dtype::F32), category());
 cl::opt<double> kvScale("kv-scale", cl::init(0), cl::value_desc("S"), category(),
@@ -63,6 +67,7 @@ LogicalResult importWith(Importer import, StringRef input, StringRef outputPath,
   options.allLogits = allLogits;
   options.block = block;
   options.weightDtype = weightDtype;
+  options.activations = activations;
   options.kvDtype = kvDtype;
   options.kvScale = kvScale;
   options.weightsRoot = weightsRoot;

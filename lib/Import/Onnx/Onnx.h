@@ -43,6 +43,8 @@ struct ImportOptions {
   int64_t block = 16;
   /// Element type of linear weights and of the embedding table. Norm scales and rotary tables stay f32.
   Dtype weightDtype = Dtype::F32;
+  /// What activations are rounded to before they are multiplied with weights of a few bits: F32 for not at all, or I8.
+  Dtype activations = Dtype::F32;
   /// Element type of the KV caches.
   Dtype kvDtype = Dtype::F32;
   /// Of caches of codes, one scale for all keys and all values; 0: one for each token and head, as they are appended.

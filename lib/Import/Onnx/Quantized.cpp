@@ -79,17 +79,22 @@ LogicalResult takeBlocks(Entry &entry, const onnx::NodeProto &node, int scales, 
   else
     return formError(entry, node) << "operand " << zeros << " is " << typeText(type) << " of shape "
                                   << shapeText(parts.zeros->shape) << "; zero points are packed like the codes, a row ("
-                                  << parts.blocks() << " of them) in whole bytes, or one number of the scales' type per "
+                                  << parts.blocks()
+                                  << " of them) in whole bytes, or one number of the scales' type per "
                                   << "block";
   return success();
 }
+
+bool roundsActivations(Entry &entry) { return entry.state.options.activations == Dtype::I8; }
 
 /// The weight op; `transposed`: [columns, rows], for products.
 Value weightOf(Entry &entry, const Parts &parts, bool transposed) {
   OpBuilder &b = entry.builder;
   auto code = IntegerType::get(entry.context, parts.bits, parts.isSigned ? IntegerType::Signed : IntegerType::Unsigned);
+  // Rows are embedded as they are.
+  Type activations = transposed && roundsActivations(entry) ? b.getIntegerType(8) : Type();
   auto quant = QuantAttr::get(entry.context, parts.bits, parts.block, transposed ? 0 : 1,
-                              parts.scales->floatType(entry.context), parts.zero);
+                              parts.scales->floatType(entry.context), parts.zero, activations);
   SmallVector<int64_t> shape = {parts.rows, parts.columns};
   auto stored = RankedTensorType::get({parts.rows, parts.storedColumns}, code);
   DenseI64ArrayAttr offset, size;
@@ -111,8 +116,8 @@ Value weightOf(Entry &entry, const Parts &parts, bool transposed) {
                              transposed ? b.getUnitAttr() : UnitAttr(), /*pieces=*/DenseI64ArrayAttr(),
                              bytesOf(parts.scales, quant.getScale()), bytesOf(parts.zeros, zeroType));
   using Part = InlineWeight::Part;
-  for (auto [stored, part] : {std::pair(parts.codes, Part::Bytes), {parts.scales, Part::Scales},
-                              {parts.zeros, Part::ZeroPoints}})
+  for (auto [stored, part] :
+       {std::pair(parts.codes, Part::Bytes), {parts.scales, Part::Scales}, {parts.zeros, Part::ZeroPoints}})
     if (stored && !stored->isExternal())
       entry.state.inlineWeights.push_back({op, sourceOf(entry, stored), part});
   return op;
@@ -132,6 +137,9 @@ LogicalResult importMatMulNBits(Entry &entry, const onnx::NodeProto &node) {
   attributes.onlyInteger("weight_prepacked", 0, {0});
   if (failed(attributes.finish()) || failed(checkFormat(entry, node, parts)))
     return failure();
+  if (roundsActivations(entry) && parts.block > QuantAttr::kLongestInt8Block)
+    return formError(entry, node) << "blocks of " << parts.block << " elements; with activations of 8 bits at most "
+                                  << QuantAttr::kLongestInt8Block << " can be summed; leave --activations out";
   if (operand(entry, node, 4))
     return formError(entry, node) << "operand 4 ('g_idx') orders the blocks anew, which is not supported; quantise "
                                      "without reordering by activations";

@@ -544,3 +544,13 @@ func.func @rows_within_bytes() {
 
 // expected-error @below {{codes have 2, 4 or 8 bits, not 3}}
 func.func private @bits(tensor<8x8xf32, #helix.quant<bits = 3, block = 16, axis = 0, scale = f32, zero = middle>>)
+
+// -----
+
+// expected-error @below {{activations are rounded to i8 or not at all, not to 'i4'}}
+func.func private @activations(tensor<8x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = middle, activations = i4>>)
+
+// -----
+
+// expected-error @below {{with activations of i8 a block has at most 65536 elements, not 65537}}
+func.func private @long_blocks(tensor<8x8xf32, #helix.quant<bits = 4, block = 65537, axis = 0, scale = f32, zero = middle, activations = i8>>)

@@ -34,6 +34,10 @@ func.func @weights() {
                             scales = #helix.bytes<file = "w", offset = 64, length = 48, element = f16>,
                             zero_points = #helix.bytes<file = "z", offset = 0, length = 6, element = si2>}
       : tensor<3x16xf32, #helix.quant<bits = 2, block = 2, axis = 1, scale = f16, zero = packed>>
+  // CHECK: helix.weight "rounding" {{.*}} : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = zero, activations = i8>>
+  %6 = helix.weight "rounding" {file = "w", offset = 0 : i64, length = 64 : i64, stored = tensor<8x16xui4>, transposed,
+                                scales = #helix.bytes<file = "w", offset = 64, length = 32, element = f32>}
+      : tensor<16x8xf32, #helix.quant<bits = 4, block = 16, axis = 0, scale = f32, zero = zero, activations = i8>>
   return
 }
 

@@ -377,6 +377,11 @@ TEST(Validate, Codes) {
                        codesOf(a).quantization->scale_dtype = DType::I8);
   EXPECT_CODES_REFUSED("its bits, block, scales or zero points are out of range",
                        codesOf(a).quantization->zero = static_cast<ZeroPoint>(9));
+  EXPECT_EQ(refusal([](ArtifactT &a) { codesOf(a).quantization->activations = DType::I8; }, quantised()), "");
+  EXPECT_CODES_REFUSED("activations are rounded to what they cannot be",
+                       codesOf(a).quantization->activations = DType::I32);
+  EXPECT_CODES_REFUSED("its blocks are too long for that", codesOf(a).quantization->activations = DType::I8,
+                       codesOf(a).quantization->block = (1 << 16) + 1);
   EXPECT_CODES_REFUSED("its length is not that of its stored codes", codesOf(a).length -= 1);
   EXPECT_CODES_REFUSED("its length is not that of its stored codes", codesOf(a).quantization->bits = 8);
   EXPECT_CODES_REFUSED("not a table or a transposed matrix", codesOf(a).transposed = false);

@@ -76,6 +76,10 @@ TEST(Quantized, SharesOfEverySizeAndPlace) {
     for (uint64_t count : {uint64_t(1), uint64_t(2), uint64_t(31), uint64_t(33), 96 - begin})
       if (begin + count <= 96)
         expectProduct(stored, {0, 2, 5, 5}, {0, begin, count, count}, 1);
+  // Longer than what is packed at a time.
+  for (uint32_t bits : {2, 4, 8})
+    expectProduct(Stored({bits, 32, DType::F32, ZeroPoint::Packed, false}, 140, 320, bits), {0, 1, 137, 137},
+                  {0, 3, 300, 301}, 1);
   // 53248 columns in 64 shards of 832 in blocks of 128: every other shard starts in the middle of one.
   Stored wide({4, 128, DType::F32, ZeroPoint::Middle, false}, 2, 4 * 832, 8);
   for (uint64_t shard = 0; shard < 4; ++shard)

@@ -119,15 +119,15 @@ TEST(LoadWeight, Transposes) {
       plan.use = WeightUse::Linear;
       plan.rank = 2;
       plan.dims[0] = {301, 7, splitRange(splitRange({0, 290}, 150, 1), 75, 0), 80}; // 75 columns and 5 of zeros
-      plan.dims[1] = {37, 5, splitRange({0, 30}, 16, 1), 16};
+      plan.dims[1] = {187, 5, splitRange({0, 180}, 96, 1), 90}; // 84 rows and 6 of zeros
       plan.transposed = true;
-      std::vector<std::byte> stored = store(from, randomFloats(37 * 301, 5));
+      std::vector<std::byte> stored = store(from, randomFloats(187 * 301, 5));
       std::vector<std::byte> packed(packedBytes(plan).value(), std::byte(0xff));
-      ASSERT_EQ(packed.size(), 16 * 128u * elementBytes(to));
+      ASSERT_EQ(packed.size(), 90 * 128u * elementBytes(to));
       ASSERT_TRUE(loadWeight(plan, stored, packed));
-      for (uint64_t row = 0; row < 16; ++row)
+      for (uint64_t row = 0; row < 90; ++row)
         for (uint64_t column = 0; column < 128; ++column)
-          ASSERT_EQ(decode(to, packed.data(), (column / 64 * 16 + row) * 64 + column % 64),
+          ASSERT_EQ(decode(to, packed.data(), (column / 64 * 90 + row) * 64 + column % 64),
                     column < 80 ? expectedAt(plan, stored, column, row) : 0)
               << row << " " << column;
     }

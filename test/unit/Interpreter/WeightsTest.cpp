@@ -102,6 +102,56 @@ TEST(Weights, CodesInBlocks) {
     });
 }
 
+/// A product that rounds its activations to 8 bits: 7 of 12 columns from 3 on, over tpa = 2 shares of 4 and 3, in blocks
+/// of 5, so that a rank's blocks are columns 3 4 | 5 6, and 7 8 9.
+TEST(Weights, ActivationsOfEightBits) {
+  TemporaryDirectory directory;
+  std::ofstream file(directory.path() + "/w", std::ios::binary);
+  for (int i = 0; i < 3; ++i)
+    for (int j = 0; j < 12; ++j)
+      file.put(char(37 * i + 11 * j)); // the code of row i, column j
+  for (int i = 0; i < 3; ++i)
+    for (int b = 0; b < 3; ++b) {
+      float scale = std::ldexp(1.0f, b - i);
+      file.write(reinterpret_cast<const char *>(&scale), 4);
+    }
+  file.close();
+  Program program(R"(module attributes {helix.mesh = #helix.mesh<tpa = 2, kvp = 1, ep = 1, tpf = 2>} {
+    func.func @f(%x: tensor<1x2x4xf32>) -> tensor<1x2x3xf32> {
+      %w = helix.weight "w" {file = "w", offset = 0 : i64, length = 36 : i64, stored = tensor<3x12xui8>, transposed,
+                             window_offset = array<i64: 0, 3>, window_size = array<i64: 3, 7>,
+                             slice = [[], [#helix.split<tpa, 4>]],
+                             scales = #helix.bytes<file = "w", offset = 36, length = 36, element = f32>}
+          : tensor<4x3xf32, #helix.quant<bits = 8, block = 5, axis = 0, scale = f32, zero = middle, activations = i8>>
+      %y = helix.linear %x, %w : (tensor<1x2x4xf32>, tensor<4x3xf32, #helix.quant<bits = 8, block = 5, axis = 0,
+           scale = f32, zero = middle, activations = i8>>) -> tensor<1x2x3xf32>
+      return %y : tensor<1x2x3xf32> } })",
+                  directory.path());
+  // Scales are 1 and 2 in a rank's two blocks, and 1; 2.5 is as near to 2 as to 3, and goes to the even one. A rank's
+  // last element without a column counts for nothing, whatever it is.
+  const double x[2][4] = {{127, 2.5, -254, 5}, {127, -2.5, 3.5, 1e9}};
+  const int codes[2][4] = {{127, 2, -127, 2}, {127, -2, 4, 0}};
+  RankValues rows;
+  for (const double *row : x) {
+    Tensor both({1, 2, 4});
+    std::copy_n(row, 4, both.at({0, 0}));
+    rows.push_back(RankValue(both)); // the second row is zeros
+  }
+  auto result = program.run(llvm::ArrayRef<RankValues>(rows));
+  ASSERT_EQ(result.size(), 1u);
+  for (int rank = 0; rank < 2; ++rank)
+    for (int n = 0; n < 3; ++n) {
+      double expected = 0;
+      for (int k = 0; k < 4 - rank; ++k) {
+        int column = 3 + 4 * rank + k;
+        double scaleOfX = rank == 0 && k >= 2 ? 2 : 1;
+        expected += scaleOfX * std::ldexp(1.0, column / 5 - n) * codes[rank][k] * ((37 * n + 11 * column) % 256 - 128);
+      }
+      EXPECT_EQ(*result[0][rank].tensor->at({0, 0, n}), expected) << rank << " " << n;
+      EXPECT_EQ(*result[0][rank].tensor->at({0, 1, n}), 0);
+    }
+}
+
 /// A stored table [3 ids, 12] of which columns 4 … 9 count, turned: ids are the columns, two per rank, the last padded.
 TEST(Weights, Transposed) {
   RankValues shares = load(3, 12, "tpa = 2, kvp = 1, ep = 1, tpf = 2",
