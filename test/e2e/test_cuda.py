@@ -98,6 +98,22 @@ def test_weights_of_codes_are_the_cpus(scratch, name, kvp, tpa, form):
     assert helix.error(ours, theirs) <= 1e-5
 
 
+def test_rounded_activations_are_refused(scratch):
+    """helix-compile does not make such an artifact; helix-opt does."""
+    model, weights, gpu = (scratch / f"rounded.{end}" for end in ("onnx", "safetensors", "hlx"))
+    model.write_bytes(quantised.Quantised().model().SerializeToString())
+    text = helix.tool("helix-translate", "--import-onnx", model, "--activations", "int8", "--inline-weights", weights,
+                      "--max-context", 32).stdout
+    text = helix.tool("helix-opt", "--helix-model-phase", "--helix-spmd-phase", "--helix-plan-phase=target=cuda",
+                      "--mlir-print-debuginfo", stdin=text).stdout
+    helix.tool("helix-translate", "--plan-to-hlx", "--model-dir", scratch, "-o", gpu, stdin=text)
+    cpu = gpu.with_suffix(".cpu.hlx")
+    helix.tool("helix-compile", model, "-o", cpu, "--max-context", 32)
+    done = subprocess.run([str(helix.BUILD / "bin" / "helix-run"), str(gpu), "--prompt-ids", "1"], capture_output=True,
+                          text=True, env=environment(cpu))
+    assert done.returncode == 1 and "HLX4103: the artifact rounds activations to int8" in done.stderr, done.stderr
+
+
 # Pages of 16 tokens and heads of 128: on tensor cores.
 @pytest.mark.parametrize("fixture, kvp, tpa, block", [("llama-tiny", 2, 2, 4), ("llama-d128", 2, 1, 16)])
 @pytest.mark.parametrize("cache, flags", [
