@@ -62,8 +62,7 @@ Prepared product(Workers &workers, cpu::DType dtype, size_t rows, size_t k, size
 }
 
 /// The same with weights of codes in blocks of 32 with f32 scales, as MatMulNBits has them; the memory holds the
-/// scales, too. Any bytes are codes, and any numbers
-/// scales. Rounding the activations counts.
+/// scales, too. Any bytes are codes, and any numbers scales. Rounding the activations counts.
 Prepared quantizedProduct(Workers &workers, uint32_t bits, cpu::DType activationType, size_t rows, size_t k, size_t n) {
   struct State {
     std::vector<float> x, y;

@@ -23,6 +23,9 @@ inline constexpr char kMagic[8] = {'H', 'E', 'L', 'I', 'X', 'H', 'L', 'X'};
 inline constexpr uint32_t kFormatMajor = 1;
 inline constexpr uint32_t kFormatMinor = 3;
 
+/// Elements of a block with activations I8: so many products of 127 and 255 are below 2^31.
+inline constexpr uint32_t kLongestInt8Block = 1 << 16;
+
 } // namespace helix::artifact
 
 #endif // HELIX_LIB_ARTIFACT_FORMAT_H

@@ -1,5 +1,6 @@
 //===- Validate.cpp - What an artifact must satisfy beyond its schema ------===//
 #include "lib/Artifact/Validate.h"
+#include "lib/Artifact/Format.h"
 #include "lib/Artifact/ValidateDetail.h"
 #include "lib/Artifact/Writer.h"
 
@@ -168,7 +169,8 @@ bool validateQuantization(const Artifact &artifact, const Weight &weight, const 
       quantization.zero() > ZeroPoint::MAX)
     return refuse(error, where, "its bits, block, scales or zero points are out of range");
   bool isRounded = quantization.activations() == DType::I8;
-  if ((!isRounded && quantization.activations() != DType::F32) || (isRounded && quantization.block() > 1 << 16))
+  if ((!isRounded && quantization.activations() != DType::F32) ||
+      (isRounded && quantization.block() > kLongestInt8Block))
     return refuse(error, where, "activations are rounded to what they cannot be, or its blocks are too long for that");
   bool isTable = weight.use() == WeightUse::Table && !weight.transposed();
   bool isMatrix = weight.use() == WeightUse::Linear && weight.transposed();

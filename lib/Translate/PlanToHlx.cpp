@@ -3,6 +3,7 @@
 
 #include "dialects/Plan/Plan.h"
 #include "helix/Errors.h"
+#include "lib/Artifact/Format.h"
 #include "lib/Artifact/Writer.h"
 #include "lib/Translate/StatelessWork.h"
 
@@ -115,6 +116,7 @@ struct Writer {
     quantization->block = quant.getBlock();
     quantization->scale_dtype = dtypeOf(quant.getScale());
     quantization->zero = static_cast<artifact::ZeroPoint>(quant.getZero());
+    static_assert(QuantAttr::kLongestInt8Block == artifact::kLongestInt8Block);
     quantization->activations = quant.getActivations() ? artifact::DType::I8 : artifact::DType::F32;
     FailureOr<std::unique_ptr<FileRangeT>> scales = rangeOf(op, op.getScalesAttr());
     if (failed(scales))

@@ -129,18 +129,15 @@ template <typename T> struct KeysAhead {
   size_t run = 0, element = 0;
   size_t share = 0; ///< elements with each dimension of a page's values
 
-  size_t left() const { return runs ? (runs->count - run) * pageElements - element : 0; }
+  size_t left() const { return runs && run < runs->count ? (runs->count - run) * pageElements - element : 0; }
 
   /// The next `count` elements; null when all are asked for.
   HWY_INLINE const T *take(size_t count) {
-    if (!runs || run >= runs->count)
+    if (left() == 0)
       return nullptr;
     const T *at = runs->run[run].key + element;
-    element += count;
-    if (element >= pageElements) {
+    for (element += count; run < runs->count && element >= pageElements; ++run)
       element -= pageElements;
-      ++run;
-    }
     return at;
   }
 };
@@ -465,7 +462,8 @@ HWY_INLINE void split(const Item &item, uint64_t start, const Runs<T> &runs, con
       continue;
     scoreBlock<R>(item, block, runs);
     KeysAhead<T> ahead;
-    if (row == 0)
+    // Of a page that is longer than a split the keys of a split are no one piece.
+    if (row == 0 && item.args.cache.block <= item.splitTokens)
       ahead = {&nextRuns, size_t(item.args.cache.keyDim) * item.args.cache.block};
     weigh<R>(item, block, runs, ahead);
     ahead.share = ahead.left() / std::max<size_t>(1, runs.count) / item.args.cache.valueDim;

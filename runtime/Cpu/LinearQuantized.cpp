@@ -20,14 +20,14 @@ public:
   // Two instructions each. The bytes of 16 columns are loaded four times side by side, without a shuffle. Codes of 2
   // and 4 bits are shifted to the end of their lanes, as the index of the number in a register of 16: it is the lowest
   // four bits, whatever is above. Codes of 8 bits become the last bits of 2^23, from which 2^23 + zero is taken.
-  Numbers(float zero, uint32_t bits) {
+  Numbers(float zero) {
     const F32 d;
     const hn::RebindToUnsigned<F32> di;
     HWY_ALIGN float numbers[16];
     HWY_ALIGN uint32_t lanes[16], turned[16];
     for (uint32_t i = 0; i < 16; ++i) {
       numbers[i] = float(i & ((1u << Bits) - 1)) - zero;
-      lanes[i] = Bits == 8 ? i * (bits / 8) : i / 4 * 8;
+      lanes[i] = Bits == 8 ? i : i / 4 * 8;
       turned[i] = i % 4 * 4 + i / 4;
     }
     table = Bits == 8 ? hn::Set(d, 0x1p23f + zero) : hn::Load(d, numbers);
@@ -58,7 +58,7 @@ private:
   hn::Vec<hn::RebindToUnsigned<F32>> place;
   hn::Indices512<float> turn;
 #else
-  Numbers(float zero, uint32_t) : middle(hn::Set(F32(), zero)) {}
+  Numbers(float zero) : middle(hn::Set(F32(), zero)) {}
 
   /// Those of the columns from `column` on, a vector of them, of a panel's row.
   HWY_INLINE Vec at(const uint8_t *row, size_t column) const {
@@ -82,7 +82,7 @@ private:
 template <uint32_t Bits, bool OwnZeros> class ExactBlocks {
 public:
   explicit ExactBlocks(const LinearQuantizedArgs &args)
-      : args(args), numbers(float(commonZero(args.format)), args.format.bits) {}
+      : args(args), numbers(float(commonZero(args.format))) {}
 
   template <size_t R, size_t V> HWY_INLINE void add(const Tile &tile, size_t column) const {
     const F32 d;
@@ -136,7 +136,7 @@ private:
   HWY_INLINE Vec zeroPoint(size_t at) const {
     const std::byte *zeros = args.weight + args.layout.zeros;
     if (args.format.zero == ZeroPoint::Packed)
-      return Numbers<8>(0, 8).at(reinterpret_cast<const uint8_t *>(zeros) + at, 0);
+      return Numbers<8>(0).at(reinterpret_cast<const uint8_t *>(zeros) + at, 0);
     return blockNumbers(zeros, args.format.scale, at);
   }
 

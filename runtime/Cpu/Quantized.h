@@ -25,14 +25,11 @@ struct QuantFormat {
   DType activations = DType::F32; ///< what products take of x: f32, or I8: rounded, a scale per row and block
 };
 
-/// The longest block with activations I8: 2^16 products of 127 and 255 are below 2^31.
-inline constexpr uint32_t kLongestInt8Block = 1 << 16;
-
 /// Where the parts of a packed weight lie, in bytes from its start.
 ///
-/// A Linear weight [k, n], transposed, is packed in panels of kPanelWidth columns: codes [panel][k][kPanelWidth * bits
-/// / 8], scales and zero points [panel][blocks][kPanelWidth]. Byte i of a row of codes holds those of the columns i, i
-/// + kPanelWidth * bits / 8, …, the first in the lowest bits, so that a vector of them needs one shift. A Table
+/// A Linear weight [k, n], transposed, is packed in panels of kPanelWidth columns: codes [panel][k][width], width =
+/// kPanelWidth * bits / 8, scales and zero points [panel][blocks][kPanelWidth]. Byte i of a row of codes holds those of
+/// the columns i, i + width, …, the first in the lowest bits, so that a vector of them needs one shift. A Table
 /// [vocabulary, hidden] keeps its rows: codes [row][hidden * bits / 8, rounded up], scales and zero points
 /// [row][blocks]. Packed zero points take a byte each.
 struct QuantLayout {
@@ -74,7 +71,8 @@ struct LinearQuantizedArgs {
 ///
 /// With activations I8, x is what roundRows made of it, and a block's products of integers are summed exactly: the sum
 /// of code_x · (code - zero), in f32, times scale_x · scale is added to the blocks before it. With a Real zero it is
-/// the sum of code_x · code, less the zero times the sum of code_x.
+/// the sum of code_x · code, less the zero times the sum of code_x. Blocks have at most artifact::kLongestInt8Block
+/// elements, so that no sum leaves 32 bits.
 void linearQuantized(const LinearQuantizedArgs &args, size_t begin, size_t end);
 
 /// The case of activations I8.

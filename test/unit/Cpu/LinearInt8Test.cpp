@@ -2,6 +2,8 @@
 #include "runtime/Cpu/VnniTargets.h"
 
 #include "QuantizedReference.h"
+
+#include "lib/Artifact/Format.h"
 #include "runtime/Cpu/Kernels.h"
 
 namespace helix::cpu::test {
@@ -116,12 +118,12 @@ TEST(LinearInt8, SharesOfEverySizeAndPlace) {
 TEST(LinearInt8, SumsDoNotOverflow) {
   forEachTarget([] {
     for (ZeroPoint zero : {ZeroPoint::Zero, ZeroPoint::Middle}) {
-      Stored stored(int8({8, kLongestInt8Block, DType::F32, zero}), 1, kLongestInt8Block, 1);
+      Stored stored(int8({8, artifact::kLongestInt8Block, DType::F32, zero}), 1, artifact::kLongestInt8Block, 1);
       std::fill(stored.codes.begin(), stored.codes.end(), std::byte(255));
-      std::vector<float> x(kLongestInt8Block, -127);
-      Product product(stored, {0, 0, 1, 1}, {0, 0, kLongestInt8Block, kLongestInt8Block}, x);
+      std::vector<float> x(artifact::kLongestInt8Block, -127);
+      Product product(stored, {0, 0, 1, 1}, {0, 0, artifact::kLongestInt8Block, artifact::kLongestInt8Block}, x);
       double code = zero == ZeroPoint::Zero ? 255 : 127;
-      double expected = -127 * code * kLongestInt8Block * decode(DType::F32, stored.scales.data(), 0);
+      double expected = -127 * code * artifact::kLongestInt8Block * decode(DType::F32, stored.scales.data(), 0);
       ASSERT_NEAR(product.run()[0] / expected, 1, 1e-6);
     }
   });
