@@ -148,6 +148,7 @@ Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
     args.cache.heads = shape.kvHeads;
     args.cache.keyDim = args.cache.valueDim = shape.dim;
     args.cache.dtype = dtype;
+    args.cache.keyTogether = cpu::kvKeyTogether(dtype, shape.dim);
     args.tokens = args.tokenCount = 1;
     args.batchCount = shape.batch;
     args.heads = args.paddedHeads = heads;
