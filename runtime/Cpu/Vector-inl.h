@@ -75,8 +75,21 @@ HWY_INLINE Vec load(const Int8 *p) {
 }
 
 HWY_INLINE Vec load(const Fp8 *p) {
-  // As toFloat(Fp8).
   const F32 d;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  // An f16 with an exponent and mantissa of the same bits is 2^-8 of it. Below, the f32 of the smallest would be
+  // subnormal, and a processor takes over a hundred cycles to multiply such.
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::Rebind<uint8_t, F32> d8;
+  const hn::Rebind<hwy::float16_t, F32> dHalf;
+  auto bits = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const uint8_t *>(p)));
+  auto magnitude = hn::And(bits, hn::Set(d16, 0x7f));
+  auto sign = hn::ShiftLeft<8>(hn::And(bits, hn::Set(d16, 0x80)));
+  auto nan = hn::Eq(magnitude, hn::Set(d16, 0x7f));
+  auto half = hn::Or(hn::IfThenElse(nan, hn::Set(d16, 0x7e00), hn::ShiftLeft<7>(magnitude)), sign);
+  return hn::Mul(hn::PromoteTo(d, hn::BitCast(dHalf, half)), hn::Set(d, 256.0f));
+#else
+  // As toFloat(Fp8).
   const hn::RebindToUnsigned<F32> d32;
   const hn::Rebind<uint8_t, F32> d8;
   auto bits = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t *>(p)));
@@ -85,6 +98,7 @@ HWY_INLINE Vec load(const Fp8 *p) {
   auto value = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(magnitude)), hn::Set(d, 0x1p120f));
   auto nan = hn::RebindMask(d, hn::Eq(magnitude, hn::Set(d32, 0x7fu)));
   return hn::IfThenElse(nan, hn::NaN(d), hn::BitCast(d, hn::Or(hn::BitCast(d32, value), sign)));
+#endif
 }
 
 /// Two vectors of elements that lie side by side, of bf16 those of even and of odd index: that takes less than to put
