@@ -129,9 +129,9 @@ template <typename T> __device__ __forceinline__ void attendAny(const AttentionA
       Destination to = destinationOf(argument, work, of);
       float sum = sums[r];
       for (uint32_t i = thread; i < cache.valueDim; i += kThreads)
-        to.output[i] = sum == 0 ? 0 : output[r * cache.valueDim + i] / sum * cache.valueScale;
+        to.writeOutput(i, output[r * cache.valueDim + i], sum, cache.valueScale);
       if (thread == 0)
-        *to.lse = sum == 0 ? -INFINITY : maxima[r] + logf(sum);
+        to.writeLse(maxima[r], sum);
     }
     __syncthreads();
   }

@@ -186,7 +186,7 @@ template <typename T> __device__ __forceinline__ void attendLatent(const Attenti
     if (column == 0)
       weights[mine] = sum;
     if (column == 0 && row.isActive)
-      *destinationOf(argument, work, row).lse = sum == 0 ? -INFINITY : maximum * kLn2 + logf(sum);
+      destinationOf(argument, work, row).writeLse(maximum * kLn2, sum);
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -197,7 +197,7 @@ template <typename T> __device__ __forceinline__ void attendLatent(const Attenti
 #pragma unroll
       for (uint32_t n = 0; n < kWarpTiles; ++n)
         for (uint32_t e = 0; e < 2; ++e)
-          to.output[At::dimensionOf(t, warp * kWarpTiles + n, e)] = total == 0 ? 0 : output[n][2 * r + e] / total;
+          to.writeOutput(At::dimensionOf(t, warp * kWarpTiles + n, e), output[n][2 * r + e], total);
     }
     __syncthreads();
   }

@@ -343,10 +343,10 @@ template <typename T, uint32_t D> __device__ __forceinline__ void attendTensor(c
 #pragma unroll
         for (uint32_t w = 0; w < kTensorWarps; ++w)
           x = fmaf(reinterpret_cast<const float *>(stagesOf(w))[r * D + d], share[w], x);
-        to.output[d] = total == 0 ? 0 : x / total * (cache.valueScale * kWidened<T>);
+        to.writeOutput(d, x, total, cache.valueScale * kWidened<T>);
       }
       if (lane == 0)
-        *to.lse = total == 0 ? -INFINITY : joint * kLn2 + logf(total);
+        to.writeLse(joint * kLn2, total);
     }
     __syncthreads();
   }

@@ -102,9 +102,18 @@ __device__ __forceinline__ float slopeTerm(const AttentionArgs &args, const Work
   return args.slopes[row.head] * float(key - (int64_t(args.past[work.b]) + row.token));
 }
 
-/// Where a row's part goes: its outputs, and its log-sum-exp.
+/// Where a row's part goes: its outputs, and its log-sum-exp. Of a row that sees nothing the sum is 0.
 struct Destination {
   float *output, *lse;
+
+  /// Of dimension d, the weighted sum of values, times `scale`.
+  __device__ __forceinline__ void writeOutput(uint32_t d, float weighted, float sum, float scale = 1) const {
+    output[d] = sum == 0 ? 0 : weighted / sum * scale;
+  }
+  /// maximum: of the scores, natural logarithms; sum: of e^(score - maximum).
+  __device__ __forceinline__ void writeLse(float maximum, float sum) const {
+    *lse = sum == 0 ? -INFINITY : maximum + logf(sum);
+  }
 };
 
 __device__ __forceinline__ Destination destinationOf(const AttentionArgument &argument, const Work &work,

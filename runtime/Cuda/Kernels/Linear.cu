@@ -10,6 +10,7 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
+#include "runtime/Cuda/Kernels/LinearTile.h"
 #include "runtime/Cuda/Kernels/LoadRow.h"
 
 #include <cmath>
@@ -92,7 +93,6 @@ template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void mu
       }
     }
   }
-  // [warp][rows][columns], summed in the order of warps.
   auto *shared = reinterpret_cast<float *>(sharedMemory());
   constexpr uint32_t width = 16 * M, tile = width * 8 * R;
 #pragma unroll
@@ -103,16 +103,7 @@ template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void mu
       for (int i = 0; i < 4; ++i)
         shared[warp * tile + (r * 8 + 2 * t + i % 2) * width + m * 16 + g + i / 2 * 8] = sum[m][r][i];
   __syncthreads();
-  float *out = argument.out + blockIdx.z * args.rows * args.n;
-  for (uint32_t i = threadIdx.x; i < tile; i += kLinearWarps * 32) {
-    size_t r = row + i / width, c = column + i % width;
-    float total = 0;
-#pragma unroll
-    for (uint32_t w = 0; w < kLinearWarps; ++w)
-      total += shared[w * tile + i];
-    if (r < args.rows && c < args.n)
-      out[r * args.n + c] = total;
-  }
+  sumWarps<8 * R, width>({argument.out + blockIdx.z * args.rows * args.n, row, args.rows, column, args.n});
 }
 
 } // namespace

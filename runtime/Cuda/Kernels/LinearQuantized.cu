@@ -12,6 +12,7 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
+#include "runtime/Cuda/Kernels/LinearTile.h"
 #include "runtime/Cuda/Kernels/LoadRow.h"
 #include "runtime/Cuda/Kernels/WithElement.h"
 
@@ -224,7 +225,6 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
     __syncwarp();
   }
 
-  // [warp][rows][columns], summed in the order of warps.
   waitCopies<0>();
   __syncthreads();
   auto *shared = reinterpret_cast<float *>(sharedMemory());
@@ -237,16 +237,8 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
       for (uint32_t i = 0; i < 4; ++i)
         shared[warp * tile + (r * 8 + 2 * t + i % 2) * kPanelWidth + columnOf<bits>(g, 2 * m + i / 2)] = total[m][r][i];
   __syncthreads();
-  float *out = argument.out + blockIdx.z * args.rows * args.n;
-  for (uint32_t i = threadIdx.x; i < tile; i += kLinearWarps * 32) {
-    size_t r = row + i / kPanelWidth, c = panel * kPanelWidth + i % kPanelWidth;
-    float y = 0;
-#pragma unroll
-    for (uint32_t w = 0; w < kLinearWarps; ++w)
-      y += shared[w * tile + i];
-    if (r < args.rows && c < args.n)
-      out[r * args.n + c] = y;
-  }
+  sumWarps<8 * R, kPanelWidth>(
+      {argument.out + blockIdx.z * args.rows * args.n, row, args.rows, panel * kPanelWidth, args.n});
 }
 
 } // namespace

@@ -25,6 +25,14 @@ struct LinearShape {
   uint32_t slices = 1;   ///< of k; each writes a partial product, which are then summed in order
 };
 
+/// Slices of k: as many as make `tiles` at least `wanted` blocks, at most eight, and at most `most`.
+constexpr uint32_t linearSlices(uint64_t tiles, uint64_t wanted, uint64_t most) {
+  uint64_t slices = tiles == 0 ? 1 : (wanted + tiles - 1) / tiles;
+  slices = slices < 8 ? slices : 8;
+  slices = slices < most ? slices : most;
+  return slices < 1 ? 1 : uint32_t(slices);
+}
+
 /// Depends on x's rows in `rows` alone, which no result depends on.
 constexpr LinearShape linearShape(size_t rows, size_t k, size_t n, DType dtype) {
   LinearShape shape;
@@ -34,10 +42,7 @@ constexpr LinearShape linearShape(size_t rows, size_t k, size_t n, DType dtype) 
   shape.rows = rows <= 8 ? 8 : 16;
   // A narrow product alone would leave most of a GPU idle. A slice keeps every warp busy for kLinearDepth runs.
   size_t tiles = (n + shape.columns - 1) / shape.columns, most = k / (kLinearWarps * kLinearDepth * kLinearRun);
-  size_t wanted = tiles >= 64 ? 1 : (128 + tiles - 1) / (tiles == 0 ? 1 : tiles);
-  wanted = wanted < 8 ? wanted : 8;
-  wanted = wanted < most ? wanted : most;
-  shape.slices = wanted < 1 ? 1 : uint32_t(wanted);
+  shape.slices = tiles >= 64 ? 1 : linearSlices(tiles, 128, most);
   return shape;
 }
 
@@ -70,11 +75,7 @@ constexpr LinearShape linearQuantizedShape(size_t rows, size_t n, uint64_t runs)
   LinearShape shape;
   shape.columns = cpu::kPanelWidth;
   shape.rows = rows <= 8 ? 8 : 16;
-  uint64_t panels = cpu::linearItems(n), most = runs / (kLinearWarps * kQuantDepth);
-  uint64_t wanted = panels == 0 ? 1 : (256 + panels - 1) / panels;
-  wanted = wanted < 8 ? wanted : 8;
-  wanted = wanted < most ? wanted : most;
-  shape.slices = wanted < 1 ? 1 : uint32_t(wanted);
+  shape.slices = linearSlices(cpu::linearItems(n), 256, runs / (kLinearWarps * kQuantDepth));
   return shape;
 }
 
