@@ -4,6 +4,8 @@
 What is compared is timed in turns, each time with a cold second-level cache, and medians are quoted.
 
     linear      bytes of a weight, its scales and zero points over the time of the product, over the copy bandwidth
+    prefill     multiplications and additions of a product of many rows over its time, x exact or rounded to the
+                weight's type (helix-run --round-activations); the target is half of an H200's bf16 rate
     attention   bytes of the keys and values that a step must read, the same; of a batch of one, microseconds
 
 The copy bandwidth, bytes read and written by a copy on the device, is that of the same run. Prints a table, writes
@@ -15,6 +17,7 @@ import statistics
 
 import harness
 
+H200_BF16 = 989e12  # operations a second, dense: NVIDIA's data sheet
 MICROSECONDS = {"b1-h32-kv8-d128-s4096": 14, "b1-h32-kv8-d128-s32768": 45}
 
 
@@ -28,6 +31,12 @@ def main():
     copy = None
     for line in lines:
         name, seconds = line["name"], statistics.median(line["seconds"])
+        if "operations" in line:
+            rate = line["operations"] / seconds
+            print(f"{name:42} {seconds * 1e6:10.1f} {rate / 1e12:8.1f} T operations/s")
+            target = 0.5 * H200_BF16 / 1e12 if name.startswith("prefill_rounded") else None
+            bench.add(name.replace("/", "_tflops/", 1), rate / 1e12, "TFLOP/s", target, "higher")
+            continue
         rate = line["bytes"] / seconds
         copy = copy or rate
         print(f"{name:42} {seconds * 1e6:10.1f} {rate / 1e9:8.0f} {rate / copy:8.2f}")

@@ -3,8 +3,8 @@
 //   helix-bench-cuda [--small]
 //
 // Prints a JSON object per line: the GPU; then for a copy on the device and for each kernel and shape `name`, `bytes`
-// that it must move, and `seconds`, a list. Rounds go through all of them in turns, each time with a cold second-level
-// cache. --small: shapes of a few elements, to try the program on an emulation.
+// that it must move, of prefill `operations` instead, and `seconds`, a list. Rounds go through all of them in turns,
+// each time with a cold second-level cache. --small: shapes of a few elements, to try the program on an emulation.
 //
 //===-----------------------------------------------------------------------===//
 #include "test/gpu/GpuMachine.h"
@@ -27,7 +27,8 @@ struct Case {
   double bytes;
   std::vector<std::shared_ptr<void>> held;
   std::function<void(Stream)> work;
-  std::vector<double> seconds;
+  std::vector<double> seconds = {};
+  double operations = 0; ///< if they are the limit
 
   template <typename T> T *hold(size_t count) {
     auto buffer = std::make_shared<Buffer<T>>(count);
@@ -53,12 +54,13 @@ struct Case {
       machine().upload(memory + at, block.data(), std::min(bytes - at, block.size() * sizeof(uint64_t)));
     return memory;
   }
-  void launch(const std::vector<Launch> &launches) {
-    work = [prepared = gpuMachine().prepare(launches)](Stream stream) {
-      for (const Prepared &each : prepared)
+  void launch(std::vector<Prepared> steps) {
+    work = [steps = std::move(steps)](Stream stream) {
+      for (const Prepared &each : steps)
         each.launch(stream);
     };
   }
+  void launch(const std::vector<Launch> &launches) { launch(gpuMachine().prepare(launches)); }
 };
 
 Case copy(size_t bytes) {
@@ -110,9 +112,10 @@ std::string shapeName(size_t k, size_t n, size_t rows) {
   return "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows);
 }
 
-Case linear(DType dtype, size_t rows, size_t k, size_t n) {
+/// A product without its scratch, and a case that holds its operands.
+std::pair<Case, LinearArgs> product(const char *kind, DType dtype, size_t rows, size_t k, size_t n) {
   static constexpr const char *names[] = {"f32", "f16", "bf16"};
-  Case result{std::string("linear/") + names[size_t(dtype)] + shapeName(k, n, rows),
+  Case result{kind + ("/" + std::string(names[size_t(dtype)])) + shapeName(k, n, rows),
               double(linearBytes(k, n, dtype)),
               {},
               {},
@@ -125,9 +128,23 @@ Case linear(DType dtype, size_t rows, size_t k, size_t n) {
                   rows,
                   k,
                   n};
+  return {std::move(result), args};
+}
+
+Case linear(DType dtype, size_t rows, size_t k, size_t n) {
+  auto [result, args] = product("linear", dtype, rows, k, n);
   args.scratch = result.hold<std::byte>(linearScratchBytes(args));
   result.launch(launches(args, machine().shape()));
-  return result;
+  return std::move(result);
+}
+
+/// A product of many rows, with x exact or rounded to the weight's type.
+Case prefill(bool rounds, DType dtype, size_t rows, size_t k, size_t n) {
+  auto [result, args] = product(rounds ? "prefill_rounded" : "prefill_exact", dtype, rows, k, n);
+  args.scratch = result.hold<std::byte>(gpuMachine().scratchBytes(args, rounds));
+  result.operations = 2.0 * double(rows) * double(k) * double(n);
+  result.launch(gpuMachine().prepare(args, rounds));
+  return std::move(result);
 }
 
 /// Blocks of 32 with scales of 16 bits and packed zero points.
@@ -161,6 +178,8 @@ void run(bool small) {
       for (uint32_t bits : {2u, 4u, 8u})
         cases.push_back(quantized(bits, rows, k / less, n * 4 / less));
     }
+  for (bool rounds : {false, true})
+    cases.push_back(small ? prefill(rounds, DType::BF16, 64, 64, 96) : prefill(rounds, DType::BF16, 2048, 4096, 28672));
   for (auto [batch, length] : {std::pair<uint32_t, uint32_t>{1, 4096}, {1, 32768}, {64, 4096}, {8, 32768}})
     cases.push_back(small ? attention(DType::BF16, batch > 1 ? 2 : 1, length / 64, 4, 1, 128)
                           : attention(DType::BF16, batch, length, 32, 8, 128));
@@ -169,7 +188,9 @@ void run(bool small) {
       each.seconds.push_back(gpuMachine().seconds(each.work));
   std::printf("{\"gpu\": \"%s\"}\n", gpuMachine().name().c_str());
   for (const Case &each : cases) {
-    std::printf("{\"name\": \"%s\", \"bytes\": %.0f, \"seconds\": [", each.name.c_str(), each.bytes);
+    bool computes = each.operations != 0;
+    std::printf("{\"name\": \"%s\", \"%s\": %.0f, \"seconds\": [", each.name.c_str(), computes ? "operations" : "bytes",
+                computes ? each.operations : each.bytes);
     for (size_t i = 0; i < each.seconds.size(); ++i)
       std::printf("%s%.9g", i == 0 ? "" : ", ", each.seconds[i]);
     std::printf("]}\n");

@@ -53,7 +53,7 @@ struct Launch {
   const char *kernel = nullptr;
   std::array<uint32_t, 3> grid = {1, 1, 1};
   std::array<uint32_t, 3> block = {1, 1, 1};
-  uint32_t sharedBytes = 0;        ///< dynamic
+  uint32_t sharedBytes = 0;             ///< dynamic
   std::vector<std::byte> argument = {}; ///< the one parameter
 };
 
@@ -114,14 +114,25 @@ size_t linearScratchBytes(const LinearQuantizedArgs &args);
 /// times their sum) are summed in f32 over at most kQuantRun elements of a block, and times its scale added up.
 std::vector<Launch> launches(const LinearQuantizedArgs &args, const DeviceShape &device);
 
-/// Rounds f32 to another type, nearest even, for a BLAS.
-struct RoundArgs {
-  const float *x = nullptr;
-  void *y = nullptr;
+/// Rows as sums of `parts` rows of a type of 16 bits, for a BLAS. One part is the nearest number, ties to even; of
+/// more, those of bf16 have eight bits of x each, those of f16 are the nearest to what the parts before leave.
+struct SplitRowsArgs {
+  const float *x = nullptr; ///< [rows, k]
+  void *to = nullptr;       ///< [parts, rows, linearStride(k)], padded with zeros
   DType dtype = DType::BF16;
-  size_t count = 0;
+  uint32_t parts = 3;
+  float *powers = nullptr; ///< [rows], of f16: the power of two by which a row is divided first, so that f16 holds it
+  size_t rows = 0, k = 0;
 };
-std::vector<Launch> launches(const RoundArgs &args, const DeviceShape &device);
+std::vector<Launch> launches(const SplitRowsArgs &args, const DeviceShape &device);
+
+/// y [rows, n], each row times a factor.
+struct ScaleRowsArgs {
+  float *y = nullptr;
+  const float *factors = nullptr; ///< [rows]
+  size_t rows = 0, n = 0;
+};
+std::vector<Launch> launches(const ScaleRowsArgs &args, const DeviceShape &device);
 
 //===-----------------------------------------------------------------------===//
 // Token rows

@@ -38,6 +38,12 @@ void GpuMachine::run(const std::vector<Launch> &launches) {
   wait();
 }
 
+KernelLibrary &GpuMachine::libraryThat(bool rounds) {
+  if (rounds && !rounding)
+    rounding = std::make_unique<KernelLibrary>(nullptr, gpu, true);
+  return rounds ? *rounding : library;
+}
+
 double GpuMachine::seconds(const std::function<void(Stream)> &work) {
   constexpr uint64_t otherBytes = uint64_t(256) << 20;
   if (other.get() == 0)

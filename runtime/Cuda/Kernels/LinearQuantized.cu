@@ -12,6 +12,7 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
+#include "runtime/Cuda/Kernels/Fragments.h"
 #include "runtime/Cuda/Kernels/LinearTile.h"
 #include "runtime/Cuda/Kernels/LoadRow.h"
 #include "runtime/Cuda/Kernels/WithElement.h"
@@ -113,11 +114,8 @@ __device__ __forceinline__ void splitPairs(const float (&x)[4], uint32_t (&parts
     for (int part = 0; part < 3; ++part) {
       uint32_t high[2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        high[i] = floatToBits(rest[i]) & 0xffff0000;
-        // Of infinity nothing is left; a NaN stays one.
-        rest[i] = fabsf(rest[i]) == INFINITY ? 0 : rest[i] - bitsToFloat(high[i]);
-      }
+      for (int i = 0; i < 2; ++i)
+        high[i] = takeBFloat(rest[i]);
       parts[part][pair] = high[0] >> 16 | high[1];
     }
   }
