@@ -4,6 +4,7 @@
 What is compared is timed in turns, each time with a cold second-level cache, and medians are quoted.
 
     linear      bytes of a weight, its scales and zero points over the time of the product, over the copy bandwidth
+    grouped     bytes of the weights of the experts hit, the same
     prefill     multiplications and additions of a product of many rows over its time, x exact or rounded to the
                 weight's type (helix-run --round-activations); the target is half of an H200's bf16 rate
     attention   bytes of the keys and values that a step must read, the same; of a batch of one, microseconds
@@ -45,6 +46,8 @@ def main():
             bench.add("bandwidth/copy", rate / 1e9, "GB/s", better="higher", gpu=about["gpu"])
         elif shape in MICROSECONDS:
             bench.add(f"attention_us/{name.split('/', 1)[1]}", seconds * 1e6, "us", MICROSECONDS[shape])
+        elif name.startswith("grouped"):
+            bench.add(f"grouped_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", better="higher")
         elif name.startswith("attention"):
             bench.add(f"attention_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", better="higher")
         else:

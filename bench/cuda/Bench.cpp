@@ -147,6 +147,31 @@ Case prefill(bool rounds, DType dtype, size_t rows, size_t k, size_t n) {
   return std::move(result);
 }
 
+/// Every token with `top` of the experts, each with as many as the next; of experts without tokens nothing must be
+/// read.
+Case grouped(size_t tokens, size_t top, size_t experts, size_t k, size_t n) {
+  const size_t rows = tokens * top, hit = std::min(rows, experts), bytes = linearBytes(k, n, DType::BF16);
+  Case result{"grouped/bf16/e" + std::to_string(experts) + "-top" + std::to_string(top) + "-" +
+                  shapeName(k, n, tokens).substr(1),
+              double(hit * bytes),
+              {},
+              {},
+              {}};
+  std::vector<int32_t> of(rows), xRows(rows);
+  for (size_t i = 0; i < rows; ++i)
+    of[i] = int32_t(i * hit / rows * (experts / hit)), xRows[i] = int32_t(i % tokens);
+  LinearGroupedArgs args;
+  args.x = result.hold(std::vector<float>(tokens * k, 0.1f));
+  args.weight = result.holdRandom(experts * bytes);
+  args.dtype = DType::BF16;
+  args.y = result.hold<float>(rows * n);
+  args.rows = rows, args.k = k, args.n = n;
+  args.groups = {result.hold(of), result.hold(xRows), uint32_t(experts), bytes};
+  args.scratch = result.hold<std::byte>(linearScratchBytes(args));
+  result.launch(launches(args, machine().shape()));
+  return result;
+}
+
 /// Blocks of 32 with scales of 16 bits and packed zero points.
 Case quantized(uint32_t bits, size_t rows, size_t k, size_t n) {
   cpu::WeightPlan plan;
@@ -178,6 +203,12 @@ void run(bool small) {
       for (uint32_t bits : {2u, 4u, 8u})
         cases.push_back(quantized(bits, rows, k / less, n * 4 / less));
     }
+  // The gate of DeepSeek-V3's experts, and of Mixtral-8x7B's.
+  for (size_t tokens : {1u, 16u}) {
+    cases.push_back(small ? grouped(tokens, 3, 7, 64, 40) : grouped(tokens, 8, 256, 7168, 2048));
+    if (!small)
+      cases.push_back(grouped(tokens, 2, 8, 4096, 14336));
+  }
   for (bool rounds : {false, true})
     cases.push_back(small ? prefill(rounds, DType::BF16, 64, 64, 96) : prefill(rounds, DType::BF16, 2048, 4096, 28672));
   for (auto [batch, length] : {std::pair<uint32_t, uint32_t>{1, 4096}, {1, 32768}, {64, 4096}, {8, 32768}})

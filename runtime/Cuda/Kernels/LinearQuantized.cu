@@ -53,11 +53,11 @@ __device__ __forceinline__ Run runOf(const LinearQuantizedArgs &args, uint32_t p
 
 /// Warp: starts to copy a run.
 template <uint32_t bits>
-__device__ __forceinline__ void copyRun(const LinearQuantizedArgs &args, uint64_t panel, const Run &run,
-                                        std::byte *to) {
+__device__ __forceinline__ void copyRun(const LinearQuantizedArgs &args, const std::byte *weight, uint64_t panel,
+                                        const Run &run, std::byte *to) {
   constexpr uint32_t rowBytes = kPanelWidth * bits / 8, chunks = rowBytes / 16;
   const uint32_t lane = threadIdx.x % 32, rows = uint32_t(run.to - run.from);
-  const std::byte *codes = args.weight + (panel * args.k + run.from) * rowBytes;
+  const std::byte *codes = weight + (panel * args.k + run.from) * rowBytes;
 #pragma unroll
   for (uint32_t i = lane; i < kQuantRun * chunks; i += 32)
     if (i / chunks < rows)
@@ -69,9 +69,9 @@ __device__ __forceinline__ void copyRun(const LinearQuantizedArgs &args, uint64_
                                                                    : 0;
   std::byte *scales = to + kQuantRun * rowBytes;
   if (rows != 0 && lane < kPanelWidth * scaleBytes / 16)
-    copyAsync(scales + lane * 16, args.weight + args.layout.scales + at * scaleBytes + lane * 16);
+    copyAsync(scales + lane * 16, weight + args.layout.scales + at * scaleBytes + lane * 16);
   if (rows != 0 && lane < kPanelWidth * zeroBytes / 16)
-    copyAsync(scales + kQuantScaleBytes + lane * 16, args.weight + args.layout.zeros + at * zeroBytes + lane * 16);
+    copyAsync(scales + kQuantScaleBytes + lane * 16, weight + args.layout.zeros + at * zeroBytes + lane * 16);
 }
 
 /// What a lane reads of a row of codes.
@@ -122,15 +122,23 @@ __device__ __forceinline__ void splitPairs(const float (&x)[4], uint32_t (&parts
 }
 
 /// R tiles of 8 rows.
-template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(const LinearQuantizedArgument &argument) {
+template <uint32_t bits, uint32_t R, bool isGrouped = false>
+__device__ __forceinline__ void multiply(const LinearQuantizedArgument &argument) {
   using Word = typename Codes<bits>::Word;
   constexpr uint32_t M = kPanelWidth / 16, rowBytes = kPanelWidth * bits / 8;
   const LinearQuantizedArgs &args = argument.args;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const size_t panel = blockIdx.y, row = size_t(blockIdx.x) * 8 * R;
+  const size_t panel = blockIdx.y;
+  const RowTile tileRows = rowTileOf<isGrouped, 8 * R>(argument);
+  if (tileRows.row == tileRows.endRow)
+    return;
+  const float *x[R];
+#pragma unroll
+  for (uint32_t r = 0; r < R; ++r)
+    x[r] = tileRows.xRow(args.x, args.k, r * 8 + g);
   const QuantRuns runs = quantRuns(args.format, args.share);
   const uint64_t perSlice = (runs.count + argument.slices - 1) / argument.slices, first = blockIdx.z * perSlice;
-  const uint64_t end = first + perSlice < runs.count ? first + perSlice : runs.count;
+  const uint64_t end = !tileRows.weight ? first : first + perSlice < runs.count ? first + perSlice : runs.count;
   const bool isAligned = rowsAligned(args.x, args.k), isReal = args.format.zero == ZeroPoint::Real;
   constexpr uint32_t middle = 1u << (bits - 1);
   std::byte *stages = sharedMemory() + warp * kQuantDepth * quantRunBytes(bits);
@@ -138,7 +146,8 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
 
   auto start = [&](uint64_t index, uint32_t stage) {
     if (index < end)
-      copyRun<bits>(args, panel, runOf(args, runs.perBlock, index), stages + stage * quantRunBytes(bits));
+      copyRun<bits>(args, tileRows.weight, panel, runOf(args, runs.perBlock, index),
+                    stages + stage * quantRunBytes(bits));
     commitCopies();
   };
   uint64_t next = first + warp;
@@ -166,14 +175,14 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i)
         word[i] = *reinterpret_cast<const Word *>(codes + placeOf(step + 4 * t + i) * rowBytes + g * bits);
-      uint32_t x[R][3][2];
+      uint32_t parts[R][3][2];
 #pragma unroll
       for (uint32_t r = 0; r < R; ++r) {
         float four[4] = {};
         size_t from = run.from + step + 4 * t;
-        if (row + r * 8 + g < args.rows)
-          loadRow(four, args.x + (row + r * 8 + g) * args.k, from, run.to, isAligned && from % 4 == 0);
-        splitPairs(four, x[r]);
+        if (x[r])
+          loadRow(four, x[r], from, run.to, isAligned && from % 4 == 0);
+        splitPairs(four, parts[r]);
         xSum[r] += (four[0] + four[1]) + (four[2] + four[3]);
       }
 #pragma unroll
@@ -186,7 +195,7 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
         for (uint32_t r = 0; r < R; ++r)
 #pragma unroll
           for (int part = 2; part >= 0; --part)
-            multiplyAdd(sum[m][r], a, x[r][part][0], x[r][part][1], BFloat());
+            multiplyAdd(sum[m][r], a, parts[r][part][0], parts[r][part][1], BFloat());
       }
     }
     if (run.from < run.to) {
@@ -236,7 +245,7 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
         shared[warp * tile + (r * 8 + 2 * t + i % 2) * kPanelWidth + columnOf<bits>(g, 2 * m + i / 2)] = total[m][r][i];
   __syncthreads();
   sumWarps<8 * R, kPanelWidth>(
-      {argument.out + blockIdx.z * args.rows * args.n, row, args.rows, panel * kPanelWidth, args.n});
+      {argument.out + blockIdx.z * args.rows * args.n, tileRows.row, tileRows.endRow, panel * kPanelWidth, args.n});
 }
 
 } // namespace
@@ -252,5 +261,14 @@ HELIX_LINEAR_QUANTIZED(4, 1)
 HELIX_LINEAR_QUANTIZED(4, 2)
 HELIX_LINEAR_QUANTIZED(8, 1)
 HELIX_LINEAR_QUANTIZED(8, 2)
+
+/// The same of experts. Grid: x rows, in which tiles start, y panels, z slices.
+#define HELIX_LINEAR_QUANTIZED_GROUPED(bits)                                                                           \
+  HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_grouped_q##bits(LinearQuantizedArgument argument) {   \
+    multiply<bits, 1, true>(argument);                                                                                 \
+  }
+HELIX_LINEAR_QUANTIZED_GROUPED(2)
+HELIX_LINEAR_QUANTIZED_GROUPED(4)
+HELIX_LINEAR_QUANTIZED_GROUPED(8)
 
 } // namespace helix::cuda

@@ -11,5 +11,8 @@ HELIX_REGISTER(helix_linear_q4_1)
 HELIX_REGISTER(helix_linear_q4_2)
 HELIX_REGISTER(helix_linear_q8_1)
 HELIX_REGISTER(helix_linear_q8_2)
+HELIX_REGISTER(helix_linear_grouped_q2)
+HELIX_REGISTER(helix_linear_grouped_q4)
+HELIX_REGISTER(helix_linear_grouped_q8)
 
 } // namespace helix::cuda
