@@ -172,18 +172,24 @@ Case grouped(size_t tokens, size_t top, size_t experts, size_t k, size_t n) {
   return result;
 }
 
-/// Blocks of 32 with scales of 16 bits and packed zero points.
-Case quantized(uint32_t bits, size_t rows, size_t k, size_t n) {
+/// Blocks of 32 with scales of 16 bits; of whole numbers packed zero points.
+Case quantized(bool isFloat, uint32_t bits, size_t rows, size_t k, size_t n) {
   cpu::WeightPlan plan;
   plan.use = cpu::WeightUse::Linear, plan.rank = 2, plan.transposed = true;
   plan.dims[0] = {n, 0, {0, n}, n};
   plan.dims[1] = {k, 0, {0, k}, k};
   LinearQuantizedArgs args;
-  args.format = {bits, 32, DType::F16, cpu::ZeroPoint::Packed};
+  args.format = {bits, 32, DType::BF16, isFloat ? cpu::ZeroPoint::Zero : cpu::ZeroPoint::Packed};
+  args.format.isFloat = isFloat;
   args.layout = cpu::quantLayout(plan, args.format).value();
   args.share = cpu::quantShare(plan, args.format);
   args.rows = rows, args.k = k, args.n = n;
-  Case result{"linear/" + std::to_string(bits) + "bit" + shapeName(k, n, rows), double(args.layout.bytes), {}, {}, {}};
+  Case result{"linear/" + (isFloat ? "fp" + std::to_string(bits) : std::to_string(bits) + "bit") +
+                  shapeName(k, n, rows),
+              double(args.layout.bytes),
+              {},
+              {},
+              {}};
   args.x = result.hold(std::vector<float>(rows * k, 0.1f));
   args.weight = result.holdRandom(args.layout.bytes);
   args.y = result.hold<float>(rows * n);
@@ -201,7 +207,9 @@ void run(bool small) {
       size_t less = small ? 128 : 1;
       cases.push_back(linear(DType::BF16, rows, k / less, n / less));
       for (uint32_t bits : {2u, 4u, 8u})
-        cases.push_back(quantized(bits, rows, k / less, n * 4 / less));
+        cases.push_back(quantized(false, bits, rows, k / less, n * 4 / less));
+      for (uint32_t bits : {4u, 8u})
+        cases.push_back(quantized(true, bits, rows, k / less, n * 4 / less));
     }
   // The gate of DeepSeek-V3's experts, and of Mixtral-8x7B's.
   for (size_t tokens : {1u, 16u}) {

@@ -134,6 +134,8 @@ namespace helix::cpu {
 HWY_EXPORT(linearQuantizedRange);
 
 void linearQuantized(const LinearQuantizedArgs &args, size_t begin, size_t end) {
+  if (args.format.isFloat)
+    return linearFloatCodes(args, begin, end);
   HWY_DYNAMIC_DISPATCH(linearQuantizedRange)(args, begin, end);
 }
 

@@ -8,6 +8,7 @@
 #ifndef HELIX_RUNTIME_CPU_QUANTIZED_H
 #define HELIX_RUNTIME_CPU_QUANTIZED_H
 
+#include "runtime/Cpu/Codes.h"
 #include "runtime/Cpu/Weights.h"
 
 namespace helix::cpu {
@@ -22,7 +23,18 @@ struct QuantFormat {
   DType scale = DType::F32;
   ZeroPoint zero = ZeroPoint::Middle;
   bool isSigned = false; ///< codes and packed zero points of the file are two's complement; in memory they never are
+  /// Codes are numbers, with the zero point Zero: of 8 bits E4M3 without infinities (OCP OFP8), of 4 E2M1.
+  bool isFloat = false;
+  /// The file's scales are bytes of E8M0, 2^(byte - 127), 255 NaN (OCP Microscaling Formats v1.0); `scale` is BF16, which
+  /// holds them all, and as which they lie in memory.
+  bool isPower = false;
+  uint32_t rowBlock = 1; ///< rows of the stored tensor that share the file's scales; in memory each has its own
 };
+
+/// What a code of a format of floats means.
+constexpr float floatCode(uint32_t bits, uint32_t code) {
+  return bits == 8 ? toFloat(Fp8{uint8_t(code)}) : toFloat(Fp4{uint8_t(code)});
+}
 
 /// Where the parts of a packed weight lie, in bytes from its start.
 ///
@@ -67,6 +79,9 @@ struct LinearQuantizedArgs {
 /// y = x · weight for the columns of panels [begin, end); items are linearItems(n). The products x · (code - zero) of a
 /// block are summed in f32 in ascending k, and times its scale added to the blocks before it.
 void linearQuantized(const LinearQuantizedArgs &args, size_t begin, size_t end);
+
+/// The case of codes that are floats.
+void linearFloatCodes(const LinearQuantizedArgs &args, size_t begin, size_t end);
 
 struct EmbeddingQuantizedArgs {
   const int64_t *ids = nullptr;     ///< [rows]

@@ -41,19 +41,21 @@ Plan planOf(const LinearArgs &args, bool isGrouped) {
 }
 
 Plan planOf(const LinearQuantizedArgs &args, bool isGrouped) {
-  static constexpr const char *kernels[3][2] = {{"helix_linear_q2_1", "helix_linear_q2_2"},
-                                                {"helix_linear_q4_1", "helix_linear_q4_2"},
-                                                {"helix_linear_q8_1", "helix_linear_q8_2"}};
-  static constexpr const char *grouped[3] = {"helix_linear_grouped_q2", "helix_linear_grouped_q4",
-                                             "helix_linear_grouped_q8"};
+  // By rows of a tile / 16, then of experts.
+  static constexpr const char *kernels[5][3] = {
+      {"helix_linear_q2_1", "helix_linear_q2_2", "helix_linear_grouped_q2"},
+      {"helix_linear_q4_1", "helix_linear_q4_2", "helix_linear_grouped_q4"},
+      {"helix_linear_q8_1", "helix_linear_q8_2", "helix_linear_grouped_q8"},
+      {"helix_linear_fp4_1", "helix_linear_fp4_2", "helix_linear_grouped_fp4"},
+      {"helix_linear_fp8_1", "helix_linear_fp8_2", "helix_linear_grouped_fp8"}};
   LinearShape shape = shapeOf(args);
   if (isGrouped)
     shape.rows = 8;
-  const uint32_t which = args.format.bits / 4;
+  const uint32_t which = args.format.bits / 4 + (args.format.isFloat ? 2 : 0);
   // Runs on their way, and then the warps' tiles.
   uint32_t shared = kLinearWarps * std::max(kQuantDepth * quantRunBytes(args.format.bits),
                                             shape.columns * shape.rows * uint32_t(sizeof(float)));
-  return {ImageId::LinearQuantized, isGrouped ? grouped[which] : kernels[which][shape.rows / 16], shape, shared};
+  return {ImageId::LinearQuantized, kernels[which][isGrouped ? 2 : shape.rows / 16], shape, shared};
 }
 
 /// The product of tiles and slices, and then the sum of the slices.

@@ -84,7 +84,7 @@ HELIX_KERNEL helix_embedding_quantized(cpu::EmbeddingQuantizedArgs args) {
     uint64_t shift = args.tied ? lane / panelBytes * format.bits : column * format.bits % 8;
     uint64_t at =
         args.tied ? (panel * args.layout.blocks + block) * cpu::kPanelWidth + lane : local * args.layout.blocks + block;
-    float code = float(uint32_t(args.table[byte]) >> shift & ((1u << format.bits) - 1));
+    uint32_t code = uint32_t(args.table[byte]) >> shift & ((1u << format.bits) - 1);
     withElement(format.scale, [&](auto element) {
       using Scale = decltype(element);
       const std::byte *zeros = args.table + args.layout.zeros;
@@ -92,7 +92,8 @@ HELIX_KERNEL helix_embedding_quantized(cpu::EmbeddingQuantizedArgs args) {
                    : format.zero == cpu::ZeroPoint::Packed ? float(uint32_t(zeros[at]))
                    : format.zero == cpu::ZeroPoint::Real   ? toFloat(reinterpret_cast<const Scale *>(zeros)[at])
                                                            : 0;
-      value = (code - zero) * toFloat(reinterpret_cast<const Scale *>(args.table + args.layout.scales)[at]);
+      float number = format.isFloat ? cpu::floatCode(format.bits, code) : float(code) - zero;
+      value = number * toFloat(reinterpret_cast<const Scale *>(args.table + args.layout.scales)[at]);
     });
   }
   args.y[row * args.hidden + column] = value;

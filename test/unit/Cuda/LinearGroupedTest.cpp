@@ -170,6 +170,16 @@ TEST(CudaLinearGrouped, CodesMatchFloat64) {
     }
 }
 
+TEST(CudaLinearGrouped, FloatsMatchFloat64) {
+  for (uint32_t bits : {4u, 8u}) {
+    CodedExperts experts(
+        {.bits = bits, .block = 32, .scale = DType::BF16, .zero = ZeroPoint::Zero, .isFloat = true, .isPower = true}, 7,
+        75, 70);
+    for (const Pairs &pairs : routings())
+      check(codedArgs(experts), experts, pairs);
+  }
+}
+
 TEST(CudaLinearGrouped, MatchesFloat64WhenSlicedAlongKAndWhenWide) {
   Pairs pairs = pairsOf(4, 2, first(3), 3);
   for (DType dtype : {DType::F16, DType::BF16}) {
