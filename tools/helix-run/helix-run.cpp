@@ -78,6 +78,9 @@ void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
       ->capture_default_str();
   app.add_option("--gpu", options.session.gpu, "The GPU that an artifact for one runs on, all its ranks")
       ->capture_default_str();
+  app.add_flag("--round-activations", options.session.roundActivations,
+               "On a GPU: in products of many rows with f16 or bf16 weights, round activations to the weights' type, "
+               "which takes one product and not two or three; for prefill");
   app.add_option("--process", arguments.process,
                  "I/N: run rank I alone; its peers are N - 1 other processes with the same arguments, over NCCL. Each "
                  "prints the same");
