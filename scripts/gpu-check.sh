@@ -1,6 +1,7 @@
 #!/bin/sh
-# Proves the CUDA side on a machine with a GPU, its driver, CUDA 13 and PyTorch, in under eight minutes: runs what
-# scripts/gpu-pack.sh packed, and writes gpu-check.json and gpu-check.txt to $OUT (default build/bench).
+# Proves the CUDA side on a machine with a GPU, its driver and Python with NumPy, in under eight minutes: runs what
+# scripts/gpu-pack.sh packed, compares speeds with PyTorch and others that are there, and writes gpu-check.json and
+# gpu-check.txt to $OUT (default build/bench).
 #
 #   scripts/gpu-check.sh [PACK]     PACK: the packed folder (default build/gpu)
 #

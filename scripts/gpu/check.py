@@ -1,11 +1,13 @@
 """Runs what scripts/gpu/pack.py packed on a GPU; see scripts/gpu-check.sh. Needs Python, NumPy, and PyTorch for peers.
 
-Every part is guarded: one that fails or does not end is a line of the report, and the others go on.
+Every part is guarded: one that fails or does not end is a line of the report, and the others go on. Parts come in the
+order of their worth; those for which no time is left are skipped, and --only runs them by themselves.
 """
 
 import argparse
 import concurrent.futures
 import datetime
+import importlib.metadata
 import itertools
 import json
 import os
@@ -14,7 +16,6 @@ import platform
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import tempfile
 import time
@@ -22,12 +23,20 @@ import traceback
 
 import numpy as np
 
+import speed
+
 BUDGET_S = 450.0
 
 
 class Check:
-    def __init__(self, pack, out):
-        self.pack, self.out = pack.resolve(), out
+    def __init__(self, pack, out, only="", small=False):
+        self.pack, self.out, self.only, self.small = pack.resolve(), out.resolve(), only, small
+        self.slower = 10 if small else 1  # an emulation is
+        self.gpu, self.weights = "unknown GPU", {}
+        try:
+            self.torch = importlib.metadata.version("torch")
+        except importlib.metadata.PackageNotFoundError:
+            self.torch = None
         self.listing = json.loads((pack / "cases.json").read_text())
         self.results, self.parts = [], []
         self.begin = time.monotonic()
@@ -36,24 +45,29 @@ class Check:
         self.environment = dict(os.environ, LD_LIBRARY_PATH=f"{self.pack / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}")
 
     def left(self):
-        return BUDGET_S - (time.monotonic() - self.begin)
+        return BUDGET_S * self.slower - (time.monotonic() - self.begin)
 
     def result(self, name, value, unit, target=None, better="lower"):
         met = None if target is None else bool(value <= target if better == "lower" else value >= target)
         self.results.append({"name": name, "value": value, "unit": unit, "target": target, "better": better, "met": met})
 
     def part(self, name, body, seconds):
-        """Runs a part, if there is time for it."""
+        """Runs a part, if it is asked for and there is time for it."""
+        if not re.search(self.only, name):
+            return
         begin = time.monotonic()
         if self.left() < min(seconds, 20):
             self.parts.append({"part": name, "state": "skipped", "text": "no time left", "seconds": 0})
             return
-        self.deadline = min(begin + seconds, self.begin + BUDGET_S)
+        self.deadline = min(begin + seconds * self.slower, self.begin + BUDGET_S * self.slower)
         try:
             text = body() or ""
             state = "skipped" if text.startswith("skipped") else "passed"
+        except subprocess.TimeoutExpired as error:
+            state, text = "failed", f"{pathlib.Path(error.cmd[0]).name} did not end in {error.timeout:.0f} s"
         except Exception as error:  # noqa: BLE001: the other parts go on
-            state, text = "failed", f"{error}" or traceback.format_exc()
+            said = f"{error}" if isinstance(error, RuntimeError) else traceback.format_exc()
+            state, text = "failed", said[-2000:]
         self.parts.append({"part": name, "state": state, "text": text[:2000],
                            "seconds": round(time.monotonic() - begin, 1)})
         print(f"{name}: {state} {text[:500]}", flush=True)
@@ -63,7 +77,7 @@ class Check:
         return [str(self.pack / "bin" / program), *map(str, arguments)]
 
     def run(self, *command, seconds=None, environment=None):
-        limit = max(1.0, min(seconds or 60, self.deadline - time.monotonic()))
+        limit = max(1.0, min((seconds or 60) * self.slower, self.deadline - time.monotonic()))
         return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=limit,
                               env={**self.environment, **(environment or {})})
 
@@ -73,9 +87,12 @@ class Check:
             raise RuntimeError(f"helix-run {' '.join(map(str, arguments))}: {done.returncode}: {done.stderr[-600:]}")
         return done
 
+    def scoring(self):
+        return ["--score", "--decode-last", 4 if self.small else 48]
+
     def score(self, artifact, prompts, *flags, **options):
         out = self.scratch / f"{next(self.numbers)}.npz"
-        self.helix_run(artifact, "--prompts", prompts, "--score", "--decode-last", 48, "--outputs", out, *flags, **options)
+        self.helix_run(artifact, "--prompts", prompts, *self.scoring(), "--outputs", out, *flags, **options)
         with np.load(out) as arrays:
             logits = [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
         out.unlink()
@@ -85,12 +102,7 @@ class Check:
 
     def machine(self):
         done = self.run("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-        self.gpu = done.stdout.strip()
-        try:
-            import torch
-            self.torch = torch.__version__
-        except ImportError:
-            self.torch = None
+        self.gpu = done.stdout.strip() or self.gpu
         return f"{self.gpu}; torch {self.torch}"
 
     def kernels(self):
@@ -139,6 +151,21 @@ class Check:
             raise RuntimeError(f"{len(failures)} of {count} artifacts: " + "; ".join(failures[:12]))
         return f"{count} artifacts, largest error {worst:.1e} of the largest logit"
 
+    def mutants(self):
+        """What the GPU computes is told from every mutant of the reference."""
+        mutants = self.listing["mutants"]
+        if not mutants:
+            return "skipped: the pack has no mutants"
+        told = []
+        with np.load(self.pack / mutants["file"]) as arrays:
+            ours = self.score(self.pack / mutants["artifact"], self.pack / mutants["prompts"])[0].astype(np.float64)
+            for name in arrays.files:
+                error = np.abs(ours - arrays[name]).max() / np.abs(arrays[name]).max()
+                if (name == "none") != bool(error <= mutants["limit"]):
+                    raise RuntimeError(f"{name}: {error:.1e} of the largest logit, the limit is {mutants['limit']:.0e}")
+                told.append(name)
+        return f"{len(told) - 1} mutants differ: {', '.join(name for name in told if name != 'none')}"
+
     def replay(self):
         """One graph, other lengths: sequences alone in the batch have the bits that they have beside others, and a slot
         that is used again those of a fresh one."""
@@ -164,7 +191,7 @@ class Check:
             local = self.score(self.pack / case["file"], folder / "prompts.jsonl")
             n = case["kvp"] * case["tpa"]
             outs = [self.scratch / f"rank{i}.npz" for i in range(n)]
-            running = self.start(case, n, ["--prompts", folder / "prompts.jsonl", "--score", "--decode-last", 48],
+            running = self.start(case, n, ["--prompts", folder / "prompts.jsonl", *self.scoring()],
                                  [["--outputs", out] for out in outs])
             self.join(running)
             for out in outs:
@@ -179,18 +206,23 @@ class Check:
 
     def start(self, case, n, arguments, each=None, timeout=20):
         meeting = self.scratch / f"meet{next(self.numbers)}"
+        return self.spawn(n, lambda i: self.command(
+            "helix-run", self.pack / case["file"], *arguments, *(each[i] if each else []), "--process", f"{i}/{n}",
+            "--rendezvous", f"file:{meeting}", "--comm-timeout", timeout))
+
+    def spawn(self, n, command_of):
+        """Processes that NCCL takes for machines of their own."""
         environment = [{"NCCL_HOSTID": f"helix{i}", "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": "1"} for i in range(n)]
-        return [subprocess.Popen(
-            self.command("helix-run", self.pack / case["file"], *arguments, *(each[i] if each else []), "--process",
-                         f"{i}/{n}", "--rendezvous", f"file:{meeting}", "--comm-timeout", timeout),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**self.environment, **environment[i]})
-            for i in range(n)]
+        return [subprocess.Popen(command_of(i), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 env={**self.environment, **environment[i]}) for i in range(n)]
 
     def join(self, running):
-        errors = []
+        """What each printed, when all have ended."""
+        errors, outputs = [], []
         for process in running:
             try:
-                _, text = process.communicate(timeout=max(1, self.deadline - time.monotonic()))
+                output, text = process.communicate(timeout=max(1, self.deadline - time.monotonic()))
+                outputs.append(output)
                 if process.returncode != 0:
                     errors.append(f"{process.returncode}: {text[-300:]}")
             except subprocess.TimeoutExpired:
@@ -198,6 +230,7 @@ class Check:
                 process.kill()
         if errors:
             raise RuntimeError("; ".join(errors))
+        return outputs
 
     def killed(self):
         case = next((c for c in self.listing["cases"] if c["processes"] and c["kvp"] == 2), None)
@@ -206,7 +239,7 @@ class Check:
         running = self.start(case, case["kvp"] * case["tpa"], ["--benchmark-context", 40, "--benchmark-steps", 1000000],
                              timeout=10)
         try:
-            time.sleep(12)
+            time.sleep(2 if self.small else 12)
             early = [p.returncode for p in running if p.poll() is not None]
             if early:
                 raise RuntimeError(f"ended before one was killed: {running[0].communicate(timeout=5)[1][-400:]}")
@@ -230,74 +263,20 @@ class Check:
         case = next(c for c in self.listing["cases"] if c["fixture"] == "llama-tiny" and (c["kvp"], c["tpa"]) == (2, 2))
         lines = []
         programs = {"a model": ("helix-run", self.pack / case["file"], "--prompt-ids", "1,2,3,4,5", "--tokens", 3),
-                    "the kernels": ("HelixGpuKernelTests", "--gtest_filter=CudaFar.*")}
+                    "the kernels": ("HelixGpuKernelTests", "--gtest_filter=CudaFar.*:CudaLink.*:CudaRows.Merge*")}
         for what, command in programs.items():
-            for tool in ("memcheck", "racecheck", "initcheck"):
+            for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
                 done = self.run(program, "--tool", tool, "--error-exitcode", 9, *self.command(*command), seconds=60)
                 if done.returncode != 0:
                     raise RuntimeError(f"{tool} of {what}: {(done.stdout + done.stderr)[-1500:]}")
                 lines.append(f"{tool} of {what} clean")
         return ", ".join(lines)
 
-    def steps(self):
-        """Whole decode steps of public shapes. Weights are zeros: a step takes as long with any."""
-        targets = {(1, 1024): 4.7, (1, 131072): 10.0}
-        lines = []
-        for bench in self.listing["bench"]:
-            data = self.pack / bench["data"]
-            if not data.exists():
-                with open(data, "wb") as file:
-                    file.truncate(bench["bytes"])
-            name = f"step_ms/bf16/{bench['model']}/batch {bench['batch']} at {bench['context']}"
-            report = self.scratch / "report.json"
-            try:
-                done = self.helix_run(self.pack / bench["file"], "--benchmark-context", bench["context"], "--benchmark-steps",
-                                      32, "--report", report, seconds=90)
-            except Exception as error:  # noqa: BLE001: the next one may fit
-                lines.append(f"{name}: {str(error)[-200:]}")
-                continue
-            match = re.search(r"([0-9.]+) ms per token", done.stderr)
-            milliseconds = float(match.group(1)) if match else float("nan")
-            self.result(name, milliseconds, "ms", targets.get((bench["batch"], bench["context"])))
-            lines.append(f"{name}: {milliseconds} ms")
-        return "; ".join(lines) or "skipped: the pack has no benchmarks"
-
-    def attention_peers(self):
-        """PyTorch's attention on the shapes of decode, cold, as graphs: what ours is to be compared with."""
-        if not self.torch:
-            return "skipped: no PyTorch here"
-        import torch
-        import torch.nn.functional as functional
-        lines = []
-        flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
-        for batch, heads, kv_heads, dim, tokens in ((1, 32, 8, 128, 4096), (1, 32, 8, 128, 32768), (8, 32, 8, 128, 32768)):
-            q = torch.randn(batch, heads, 1, dim, dtype=torch.bfloat16, device="cuda")
-            k, v = (torch.randn(batch, kv_heads, tokens, dim, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-            run = lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)  # noqa: E731
-            run()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                run()
-            times = []
-            for _ in range(24):
-                flush.zero_()
-                first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                first.record()
-                graph.replay()
-                last.record()
-                torch.cuda.synchronize()
-                times.append(first.elapsed_time(last) * 1e3)
-            name = f"attention_us/bf16/torch sdpa/b{batch} h{heads}/{kv_heads} d{dim} s{tokens}"
-            self.result(name, statistics.median(times), "us")
-            lines.append(f"{name}: {statistics.median(times):.1f}")
-        return "; ".join(lines)
-
     #===-- report -----------------------------------------------------------===
 
     def write(self):
         self.out.mkdir(parents=True, exist_ok=True)
-        report = {"machine": f"{getattr(self, 'gpu', 'unknown GPU')}; {platform.platform()}; torch {getattr(self, 'torch', None)}",
+        report = {"machine": f"{self.gpu}; {platform.platform()}; torch {self.torch}",
                   "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "parts": self.parts,
                   "results": self.results}
         (self.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -312,18 +291,25 @@ class Check:
 
     def main(self):
         self.part("machine", self.machine, 30)
-        self.part("kernels", self.kernels, 120)
-        self.part("fixtures in f32", lambda: self.fixtures("f32"), 110)
-        self.part("fixtures in bf16", lambda: self.fixtures("bf16"), 110)
-        self.part("graphs with other lengths", self.replay, 40)
-        self.part("processes over NCCL", self.processes, 60)
+        self.part("kernels", self.kernels, 100)
+        self.part("fixtures in f32", lambda: self.fixtures("f32"), 80)
+        self.part("fixtures in bf16", lambda: self.fixtures("bf16"), 80)
+        self.part("speed of kernels", lambda: speed.kernels(self), 100)
+        self.part("decode steps", lambda: speed.steps(self), 110)
+        self.part("HOP-B", lambda: speed.hopb(self), 90)
+        self.part("processes over NCCL", self.processes, 50)
+        self.part("attention of others", lambda: speed.attention_peers(self), 90)
+        self.part("decode steps of PyTorch", lambda: speed.steps_of_peers(self), 90)
+        self.part("prefill", lambda: speed.prefill(self), 50)
+        self.part("one exchange or two", lambda: speed.exchanges(self), 50)
         self.part("a killed process", self.killed, 50)
+        self.part("mutants", self.mutants, 20)
+        self.part("graphs with other lengths", self.replay, 40)
         self.part("compute-sanitizer", self.sanitizer, 90)
-        self.part("attention of PyTorch", self.attention_peers, 30)
-        self.part("decode steps", self.steps, 120)
         self.write()
         print((self.out / "gpu-check.txt").read_text())
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        for made in (self.scratch, *self.weights.values()):
+            shutil.rmtree(made, ignore_errors=True)
         return any(p["state"] == "failed" for p in self.parts)
 
 
@@ -331,5 +317,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--only", default="", help="a regular expression: the parts that have it in their names")
+    parser.add_argument("--small", action="store_true", help="measure shapes of a few elements, to try this on an emulation")
     options = parser.parse_args()
-    raise SystemExit(Check(options.pack, options.out).main())
+    raise SystemExit(Check(options.pack, options.out, options.only, options.small).main())
