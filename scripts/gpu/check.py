@@ -97,7 +97,9 @@ class Check:
             state = "skipped" if text.startswith("skipped: ") else "passed"
             text = text.removeprefix("skipped: ")
         except subprocess.TimeoutExpired as error:
-            state, text = "failed", f"{pathlib.Path(error.cmd[0]).name} did not end in {error.timeout:.0f} s"
+            said = b"".join(said.encode() if isinstance(said, str) else said or b"" for said in (error.output, error.stderr))
+            state, text = "failed", (f"{pathlib.Path(error.cmd[0]).name} did not end in {error.timeout:.0f} s; it said: "
+                                     f"{said.decode(errors='replace').strip()[-600:]}")
         except Exception as error:  # noqa: BLE001: the other parts go on
             said = f"{error}" if isinstance(error, (RuntimeError, OSError)) else traceback.format_exc()
             state, text = "failed", said[-2000:]
@@ -141,7 +143,10 @@ class Check:
             return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
         except subprocess.TimeoutExpired as error:
             self.end(process)
-            error.output, error.stderr = process.communicate(timeout=5)
+            try:
+                error.output, error.stderr = process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                error.output = error.stderr = ""  # the kernel does not let go of it
             raise
         finally:
             self.end(process)
@@ -294,7 +299,7 @@ class Check:
         errors, outputs = [], []
         try:
             for process in running:
-                output, text = process.communicate(timeout=self.limit(60))
+                output, text = process.communicate(timeout=self.limit(90))
                 outputs.append(output)
                 if process.returncode != 0:
                     errors.append(f"{process.returncode}: {text[-300:]}")
