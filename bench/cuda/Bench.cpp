@@ -65,10 +65,8 @@ struct Case {
       machine().upload(memory + at, block.data(), std::min(bytes - at, block.size() * sizeof(uint64_t)));
     return memory;
   }
-  void add(const std::vector<Launch> &more) {
-    for (Prepared &each : gpuMachine().prepare(more))
-      launches.push_back(std::move(each));
-  }
+  void add(std::vector<Prepared> more) { std::move(more.begin(), more.end(), std::back_inserter(launches)); }
+  void add(const std::vector<Launch> &more) { add(gpuMachine().prepare(more)); }
   void finish() {
     graph = gpuMachine().capture([&](Stream stream) {
       for (const Prepared &each : launches)
@@ -138,9 +136,11 @@ std::string shapeName(size_t k, size_t n, size_t rows) {
   return "/" + std::to_string(k) + "x" + std::to_string(n) + "-b" + std::to_string(rows);
 }
 
-Case linear(size_t rows, size_t k, size_t n, bool small) {
+/// A product of bf16, with `prepare` the launches of one set of operands, whose scratch is theirs to hold.
+Case product(const std::string &kind, size_t rows, size_t k, size_t n, bool small,
+             const std::function<std::vector<Prepared>(Case &, LinearArgs &)> &prepare) {
   const DType dtype = DType::BF16;
-  Case result{"linear/bf16" + shapeName(k, n, rows), double(linearBytes(k, n, dtype)), 2.0 * double(rows * k * n)};
+  Case result{kind + "/bf16" + shapeName(k, n, rows), double(linearBytes(k, n, dtype)), 2.0 * double(rows * k * n)};
   result.setCount(small);
   for (uint32_t i = 0; i < result.count; ++i) {
     LinearArgs args{result.hold(std::vector<float>(rows * k, 0.1f)),
@@ -151,6 +151,46 @@ Case linear(size_t rows, size_t k, size_t n, bool small) {
                     rows,
                     k,
                     n};
+    result.add(prepare(result, args));
+  }
+  result.finish();
+  return result;
+}
+
+Case linear(size_t rows, size_t k, size_t n, bool small) {
+  return product("linear", rows, k, n, small, [](Case &held, LinearArgs &args) {
+    args.scratch = held.hold<std::byte>(linearScratchBytes(args));
+    return gpuMachine().prepare(launches(args, machine().shape()));
+  });
+}
+
+/// A product of many rows, with x exact or rounded to the weight's type.
+Case prefill(bool rounds, size_t rows, size_t k, size_t n, bool small) {
+  return product(rounds ? "prefill_rounded" : "prefill_exact", rows, k, n, small, [=](Case &held, LinearArgs &args) {
+    args.scratch = held.hold<std::byte>(gpuMachine().scratchBytes(args, rounds));
+    return gpuMachine().prepare(args, rounds);
+  });
+}
+
+/// Every token with `top` of the experts, each with as many as the next; of experts without tokens nothing must be
+/// read. Each set of operands has other experts of the same weight.
+Case grouped(size_t tokens, size_t top, size_t experts, size_t k, size_t n, bool small) {
+  const size_t rows = tokens * top, hit = std::min(rows, experts), bytes = linearBytes(k, n, DType::BF16);
+  Case result{"grouped/bf16/e" + std::to_string(experts) + "-top" + std::to_string(top) + "-" +
+                  shapeName(k, n, tokens).substr(1),
+              double(hit * bytes), 2.0 * double(rows * k * n)};
+  result.setCount(small);
+  LinearGroupedArgs args;
+  args.weight = result.holdRandom(experts * bytes);
+  args.dtype = DType::BF16;
+  args.rows = rows, args.k = k, args.n = n;
+  for (uint32_t set = 0; set < result.count; ++set) {
+    std::vector<int32_t> of(rows), xRows(rows);
+    for (size_t i = 0; i < rows; ++i)
+      of[i] = int32_t((i * hit / rows * (experts / hit) + set) % experts), xRows[i] = int32_t(i % tokens);
+    args.x = result.hold(std::vector<float>(tokens * k, 0.1f));
+    args.y = result.hold<float>(rows * n);
+    args.groups = {result.hold(of), result.hold(xRows), uint32_t(experts), bytes};
     args.scratch = result.hold<std::byte>(linearScratchBytes(args));
     result.add(launches(args, machine().shape()));
   }
@@ -158,19 +198,21 @@ Case linear(size_t rows, size_t k, size_t n, bool small) {
   return result;
 }
 
-/// Blocks of 32 with scales of 16 bits and packed zero points.
-Case quantized(uint32_t bits, size_t rows, size_t k, size_t n, bool small) {
+/// Blocks of 32 with scales of 16 bits; of whole numbers packed zero points.
+Case quantized(bool isFloat, uint32_t bits, size_t rows, size_t k, size_t n, bool small) {
   cpu::WeightPlan plan;
   plan.use = cpu::WeightUse::Linear, plan.rank = 2, plan.transposed = true;
   plan.dims[0] = {n, 0, {0, n}, n};
   plan.dims[1] = {k, 0, {0, k}, k};
   LinearQuantizedArgs args;
-  args.format = {bits, 32, DType::F16, cpu::ZeroPoint::Packed};
+  args.format = {bits, 32, DType::BF16, isFloat ? cpu::ZeroPoint::Zero : cpu::ZeroPoint::Packed};
+  args.format.isFloat = isFloat;
   args.layout = cpu::quantLayout(plan, args.format).value();
   args.share = cpu::quantShare(plan, args.format);
   args.rows = rows, args.k = k, args.n = n;
-  Case result{"linear/" + std::to_string(bits) + "bit" + shapeName(k, n, rows), double(args.layout.bytes),
-              2.0 * double(rows * k * n)};
+  Case result{"linear/" + (isFloat ? "fp" + std::to_string(bits) : std::to_string(bits) + "bit") +
+                  shapeName(k, n, rows),
+              double(args.layout.bytes), 2.0 * double(rows * k * n)};
   result.setCount(small);
   for (uint32_t i = 0; i < result.count; ++i) {
     args.x = result.hold(std::vector<float>(rows * k, 0.1f));
@@ -192,8 +234,18 @@ void run(bool small) {
       size_t less = small ? 128 : 1;
       cases.push_back(linear(rows, k / less, n / less, small));
       for (uint32_t bits : {2u, 4u, 8u})
-        cases.push_back(quantized(bits, rows, k / less, n * 4 / less, small));
+        cases.push_back(quantized(false, bits, rows, k / less, n * 4 / less, small));
+      for (uint32_t bits : {4u, 8u})
+        cases.push_back(quantized(true, bits, rows, k / less, n * 4 / less, small));
     }
+  // The gate of DeepSeek-V3's experts, and of Mixtral-8x7B's.
+  for (size_t tokens : {1u, 16u}) {
+    cases.push_back(small ? grouped(tokens, 3, 7, 64, 40, small) : grouped(tokens, 8, 256, 7168, 2048, small));
+    if (!small)
+      cases.push_back(grouped(tokens, 2, 8, 4096, 14336, small));
+  }
+  for (bool rounds : {false, true})
+    cases.push_back(small ? prefill(rounds, 64, 64, 96, small) : prefill(rounds, 2048, 4096, 28672, small));
   for (AttentionShape shape : {AttentionShape{1, 4096, 32, 8, 128, 128},
                                {1, 32768, 32, 8, 128, 128},
                                {64, 4096, 32, 8, 128, 128},

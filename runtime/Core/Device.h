@@ -38,7 +38,9 @@ struct SessionOptions {
   std::optional<Link> link = {};                ///< an artificial one between the ranks
   uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept
   int gpu = 0;                                  ///< of this machine, for an artifact that runs on one
-  std::optional<Processes> processes = {};      ///< without: all ranks are in this one
+  /// Only on a GPU: in products of many rows with weights of 16 bits, to their type. Less exact, and faster.
+  bool roundActivations = false;
+  std::optional<Processes> processes = {}; ///< without: all ranks are in this one
 };
 
 /// What all ranks read in a step of an entry; zeros at first.
@@ -86,6 +88,9 @@ public:
 
   /// Threads that compute for a rank; zero where none of this machine do.
   virtual unsigned threadsOf(uint32_t rank) const = 0;
+
+  /// A line on how this machine does things, for people; may be empty.
+  virtual std::string note() const { return {}; }
 
   /// Allocates memory and loads weights from the mapped files. Throws MemoryExhausted, before it allocates, if not
   /// enough is available. `progress` is called with bytes loaded and their total. After an error it is as it was.

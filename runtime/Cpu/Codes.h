@@ -23,6 +23,12 @@ struct Fp8 {
   uint8_t bits;
 };
 
+/// Two bits of exponent, one of fraction, no infinities and no NaN; the lower four bits: E2M1 of the OCP Microscaling
+/// Formats v1.0.
+struct Fp4 {
+  uint8_t bits;
+};
+
 /// The largest magnitudes of codes: what is beyond them saturates.
 inline constexpr float kLargestInt8 = 127, kLargestFp8 = 448;
 
@@ -34,6 +40,11 @@ constexpr float toFloat(Fp8 x) {
   // As the float of the same fields the value is 2^120 too small, subnormals included.
   float value = std::bit_cast<float>(magnitude << 20) * 0x1p120f;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
+}
+constexpr float toFloat(Fp4 x) {
+  // As above, 2^126.
+  float value = std::bit_cast<float>(uint32_t(x.bits & 7) << 22) * 0x1p126f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | uint32_t(x.bits & 8) << 28);
 }
 constexpr void fromFloat(float x, Int8 &out) {
   if (x != x)

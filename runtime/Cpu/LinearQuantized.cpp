@@ -83,8 +83,7 @@ private:
 /// The products of a block are summed as f32 before they are scaled. What a lane adds up does not depend on R or V.
 template <uint32_t Bits, bool OwnZeros> class ExactBlocks {
 public:
-  explicit ExactBlocks(const LinearQuantizedArgs &args)
-      : args(args), numbers(float(commonZero(args.format))) {}
+  explicit ExactBlocks(const LinearQuantizedArgs &args) : args(args), numbers(float(commonZero(args.format))) {}
 
   template <size_t R, size_t V> HWY_INLINE void add(const Tile &tile, size_t column) const {
     const F32 d;
@@ -171,7 +170,9 @@ namespace helix::cpu {
 HWY_EXPORT(linearExact);
 
 void linearQuantized(const LinearQuantizedArgs &args, size_t begin, size_t end) {
-  if (args.format.activations == DType::I8)
+  if (args.format.isFloat)
+    linearFloatCodes(args, begin, end);
+  else if (args.format.activations == DType::I8)
     linearInt8(args, begin, end);
   else
     HWY_DYNAMIC_DISPATCH(linearExact)(args, begin, end);

@@ -82,6 +82,9 @@ void packPanel(const WeightPlan &plan, const uint8_t *codes, uint64_t begin, uin
   }
 }
 
+/// The bf16 that an E8M0 is.
+uint16_t powerBits(uint8_t power) { return power == 0 ? 0x0040 : power == 255 ? 0x7fc0 : uint16_t(power << 7); }
+
 } // namespace
 
 std::optional<QuantLayout> quantLayout(const WeightPlan &plan, const QuantFormat &format) {
@@ -89,6 +92,10 @@ std::optional<QuantLayout> quantLayout(const WeightPlan &plan, const QuantFormat
   if (plan.rank != 2 || plan.dtype != DType::F32 || (!isTable && !(isPanels(plan) && plan.transposed)) ||
       (format.bits != 2 && format.bits != 4 && format.bits != 8) || format.block == 0 || format.scale > DType::BF16 ||
       format.zero > ZeroPoint::Real)
+    return std::nullopt;
+  if (format.rowBlock == 0 || (format.isPower && format.scale != DType::BF16) ||
+      (format.isFloat &&
+       (format.bits == 2 || format.zero != ZeroPoint::Zero || format.isSigned || format.activations != DType::F32)))
     return std::nullopt;
   for (const WeightDim &dim : plan.dims)
     if (!isConsistent(dim) || dim.local == 0)
@@ -130,11 +137,15 @@ bool loadQuantized(const WeightPlan &plan, const QuantFormat &format, std::span<
   const uint64_t zeroRow = format.zero == ZeroPoint::Packed ? rowBytes(storedBlocks, format.bits)
                            : format.zero == ZeroPoint::Real ? storedBlocks * scaleBytes
                                                             : 0;
-  auto has = [&](std::span<const std::byte> span, uint64_t row) {
+  auto has = [](std::span<const std::byte> span, uint64_t count, uint64_t row) {
     uint64_t bytes;
-    return !__builtin_mul_overflow(rows.stored, row, &bytes) && span.size() == bytes;
+    return !__builtin_mul_overflow(count, row, &bytes) && span.size() == bytes;
   };
-  if (!has(codes, codeRow) || !has(scales, storedBlocks * scaleBytes) || !has(zeros, zeroRow))
+  // Of E8M0, a byte each.
+  const uint64_t scaleRow = storedBlocks * (format.isPower ? 1 : scaleBytes);
+  const uint64_t scaleRows = (rows.stored - 1) / format.rowBlock + 1;
+  if (!has(codes, rows.stored, codeRow) || !has(scales, rows.stored == 0 ? 0 : scaleRows, scaleRow) ||
+      !has(zeros, rows.stored, zeroRow))
     return false;
   std::fill(packed.begin(), packed.end(), std::byte(0));
 
@@ -159,8 +170,13 @@ bool loadQuantized(const WeightPlan &plan, const QuantFormat &format, std::span<
     for (uint64_t block = 0; block < usedBlocks; ++block) {
       const uint64_t source = firstBlock + block;
       const uint64_t at = panels ? (panel * layout->blocks + block) * kPanelWidth + lane : row * layout->blocks + block;
-      std::memcpy(to + layout->scales + at * scaleBytes, scales.data() + (stored * storedBlocks + source) * scaleBytes,
-                  scaleBytes);
+      const std::byte *scale = scales.data() + stored / format.rowBlock * scaleRow;
+      if (format.isPower) {
+        uint16_t power = powerBits(std::to_integer<uint8_t>(scale[source]));
+        std::memcpy(to + layout->scales + at * scaleBytes, &power, scaleBytes);
+      } else {
+        std::memcpy(to + layout->scales + at * scaleBytes, scale + source * scaleBytes, scaleBytes);
+      }
       const auto *zero = reinterpret_cast<const uint8_t *>(zeros.data()) + stored * zeroRow;
       if (format.zero == ZeroPoint::Packed)
         to[layout->zeros + at] = codeAt(zero, source, format.bits) ^ flip;
@@ -208,7 +224,7 @@ void embeddingQuantized(const EmbeddingQuantizedArgs &args, size_t begin, size_t
         uint8_t code = args.tied ? codeAt(table + (panel * args.hidden + i) * (kPanelWidth * format.bits / 8),
                                           panelIndex(lane, format.bits), format.bits)
                                  : codeAt(table + local * rowBytes(args.hidden, format.bits), i, format.bits);
-        y[i] = (float(code) - zeroAt(at)) * toFloat(scales[at]);
+        y[i] = (format.isFloat ? floatCode(format.bits, code) : float(code) - zeroAt(at)) * toFloat(scales[at]);
       }
     }
   });

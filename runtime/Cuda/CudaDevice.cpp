@@ -56,7 +56,7 @@ bool isForCuda(const artifact::Artifact &artifact) {
 
 CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options)
     : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
-      kernels(&artifact, gpu) {
+      kernels(&artifact, gpu, options.roundActivations) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
   if (options.pinning == Pinning::On)
     throw Error(ErrorCode::ArgumentInvalid, "threads are pinned for ranks on the CPU; leave --pin out");
@@ -109,7 +109,7 @@ void CudaDevice::layOutScratch() {
         args.dtype = static_cast<DType>(weight.dtype());
         args.rows = work->rows(), args.k = work->k(), args.n = work->n();
         if (!weight.quantization())
-          bytes = linearScratchBytes(args);
+          bytes = kernels.scratchBytes(args);
         for (uint32_t rank = first; rank < last && weight.quantization(); ++rank)
           bytes = std::max<uint64_t>(bytes, linearScratchBytes(quantizedLinearOf(artifact, command, rank)));
       }
@@ -134,6 +134,10 @@ uint64_t CudaDevice::sharedMemory() const {
   for (const artifact::Entry *it : *artifact.entries())
     bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t));
   return bytes;
+}
+
+std::string CudaDevice::note() const {
+  return kernels.products().empty() ? "" : "products of many rows: " + kernels.products();
 }
 
 void CudaDevice::checkMemory() const {

@@ -30,6 +30,7 @@ public:
   uint64_t sharedMemory() const override;
   uint64_t available() const override { return gpu.freeBytes(); }
   unsigned threadsOf(uint32_t) const override { return 0; }
+  std::string note() const override;
   void load(std::span<const Mapping> files, const std::function<void(uint64_t, uint64_t)> &progress) override;
   StepInputs &inputs(uint32_t entry) override { return programs[entry].inputs; }
   void run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) override;

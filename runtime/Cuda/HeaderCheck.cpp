@@ -3,9 +3,13 @@
 // Compiled where the headers are installed; has no code.
 //
 //===-----------------------------------------------------------------------===//
+#include "runtime/Cuda/BlasLt.h"
 #include "runtime/Cuda/Nccl.h"
 
 #include <cuda.h>
+#if __has_include(<cublasLt.h>)
+#include <cublasLt.h>
+#endif
 #if __has_include(<nccl.h>)
 #include <nccl.h>
 #endif
@@ -63,6 +67,29 @@ static_assert(kNonBlocking == CU_STREAM_NON_BLOCKING && kNoTiming == CU_EVENT_DI
 static_assert(kRecordExternal == CU_EVENT_RECORD_EXTERNAL);
 static_assert(kCaptureThreadLocal == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
 static_assert(std::is_same_v<Address, CUdeviceptr> && std::is_same_v<int, CUdevice>);
+
+#if __has_include(<cublasLt.h>)
+#undef HELIX_CHECK
+#define HELIX_CHECK(name, parameters)                                                                                  \
+  static_assert(sameFunction(decltype(BlasLt::name)(nullptr), decltype (&::name)(nullptr)), #name);
+HELIX_BLASLT_FUNCTIONS(HELIX_CHECK)
+static_assert(std::is_same_v<decltype(BlasLt::cublasLtGetVersion), decltype(&::cublasLtGetVersion)>);
+static_assert(sizeof(BlasLtAlgorithm) == sizeof(cublasLtMatmulAlgo_t));
+static_assert(sizeof(BlasLtChoice) == sizeof(cublasLtMatmulHeuristicResult_t));
+static_assert(offsetof(BlasLtChoice, workspaceBytes) == offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize));
+static_assert(offsetof(BlasLtChoice, state) == offsetof(cublasLtMatmulHeuristicResult_t, state));
+static_assert(kBlasLtSuccess == CUBLAS_STATUS_SUCCESS && kBlasLtCompute32F == CUBLAS_COMPUTE_32F);
+static_assert(kBlasLtTransposed == CUBLAS_OP_T && sizeof(kBlasLtTransposed) == sizeof(cublasOperation_t));
+static_assert(kBlasLtF32 == CUDA_R_32F && kBlasLtF16 == CUDA_R_16F && kBlasLtBF16 == CUDA_R_16BF);
+static_assert(kBlasLtTransA == CUBLASLT_MATMUL_DESC_TRANSA);
+static_assert(kBlasLtMaxWorkspace == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
+static_assert(kBlasLtReductions == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK);
+static_assert(kBlasLtAlignA == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+static_assert(kBlasLtAlignB == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
+static_assert(kBlasLtAlignC == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
+static_assert(kBlasLtAlignD == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
+static_assert(kBlasLtReduceApart == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+#endif
 
 #if __has_include(<nccl.h>)
 #undef HELIX_CHECK

@@ -3,6 +3,8 @@
 #include "helix-c/kernel.h"
 #include "runtime/Error.h"
 
+#include <algorithm>
+
 namespace helix::cuda {
 namespace {
 
@@ -32,6 +34,8 @@ Function functionOf(Module module, const char *name, const std::string &what) {
 } // namespace
 
 void Prepared::launch(Stream stream) const {
+  if (call)
+    return run(*call, stream);
   void *one[1], **parameters = one;
   std::vector<void *> each;
   if (argument.empty()) {
@@ -45,7 +49,8 @@ void Prepared::launch(Stream stream) const {
            parameters, nullptr);
 }
 
-KernelLibrary::KernelLibrary(const artifact::Artifact *artifact, const Gpu &gpu) : artifact(artifact) {
+KernelLibrary::KernelLibrary(const artifact::Artifact *artifact, const Gpu &gpu, bool roundsActivations)
+    : artifact(artifact), roundsActivations(roundsActivations) {
   deviceShape = {uint32_t(gpu.attribute(kMultiprocessors)), uint32_t(gpu.attribute(kSharedPerBlockOptin)),
                  uint32_t(gpu.attribute(kSharedPerMultiprocessor))};
   if (kernelImages().empty())
@@ -88,6 +93,56 @@ std::vector<Prepared> KernelLibrary::prepare(std::vector<Launch> all) {
   for (Launch &launch : all)
     prepared.push_back({find(launch), launch.grid, launch.block, launch.sharedBytes, std::move(launch.argument)});
   return prepared;
+}
+
+const Blas *KernelLibrary::blasFor(const LinearArgs &args) {
+  if (!isForBlas(args, roundsActivations))
+    return nullptr;
+  if (productNote.empty())
+    try {
+      blas = std::make_unique<Blas>();
+      productNote = "cuBLASLt " + std::to_string(blas->version());
+    } catch (const Error &error) {
+      if (error.code() != ErrorCode::CudaUnavailable)
+        throw;
+      productNote = std::string("by the kernels for few: ") + error.what();
+    }
+  return blas.get();
+}
+
+size_t KernelLibrary::scratchBytes(const LinearArgs &args) {
+  size_t bytes = linearScratchBytes(args);
+  return blasFor(args) ? std::max(bytes, blasScratch(args, roundsActivations).bytes) : bytes;
+}
+
+std::vector<Prepared> KernelLibrary::prepare(const LinearArgs &args) {
+  auto written = [&] { return prepare(launches(args, shape())); };
+  const Blas *by = blasFor(args);
+  if (!by)
+    return written();
+  const BlasScratch layout = blasScratch(args, roundsActivations);
+  auto *scratch = static_cast<std::byte *>(args.scratch);
+  std::vector<Prepared> all;
+  auto add = [&](const void *x, size_t stride, size_t k, bool adds) {
+    Prepared &prepared = all.emplace_back();
+    prepared.call = by->call(args, x, stride, k, adds, scratch + layout.workspace);
+    return prepared.call != nullptr;
+  };
+  if (args.dtype == DType::F32)
+    return add(args.x, args.k, args.k, false) ? all : written();
+
+  const uint32_t parts = blasParts(args.dtype, roundsActivations);
+  const size_t stride = linearStride(args.k, args.dtype);
+  float *powers = args.dtype == DType::F16 ? reinterpret_cast<float *>(scratch + layout.powers) : nullptr;
+  all = prepare(SplitRowsArgs{args.x, scratch + layout.parts, args.dtype, parts, powers, args.rows, args.k});
+  // The padding is zero on both sides, and of a size that cuBLASLt likes better.
+  for (uint32_t part = parts; part-- != 0;)
+    if (!add(scratch + layout.parts + part * args.rows * stride * sizeof(uint16_t), stride, stride, part + 1 != parts))
+      return written();
+  if (powers)
+    for (Prepared &prepared : prepare(ScaleRowsArgs{args.y, powers, args.rows, args.n}))
+      all.push_back(std::move(prepared));
+  return all;
 }
 
 Prepared KernelLibrary::generated(uint32_t kernel, std::vector<Address> buffers) const {

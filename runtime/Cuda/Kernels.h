@@ -114,14 +114,46 @@ size_t linearScratchBytes(const LinearQuantizedArgs &args);
 /// times their sum) are summed in f32 over at most kQuantRun elements of a block, and times its scale added up.
 std::vector<Launch> launches(const LinearQuantizedArgs &args, const DeviceShape &device);
 
-/// Rounds f32 to another type, nearest even, for a BLAS.
-struct RoundArgs {
-  const float *x = nullptr;
-  void *y = nullptr;
-  DType dtype = DType::BF16;
-  size_t count = 0;
+/// Which of several weights, of experts, each row of a product is with. Weights lie one after another; those that no
+/// row names are not read.
+struct LinearGroups {
+  const int32_t *experts = nullptr; ///< [rows], ascending; a row of what is no expert is zero
+  const int32_t *xRows = nullptr;   ///< [rows], the row of x that a row of y is of; null: the same
+  uint32_t count = 0;               ///< of experts
+  size_t weightBytes = 0;           ///< from a weight to the next, a multiple of 16
 };
-std::vector<Launch> launches(const RoundArgs &args, const DeviceShape &device);
+
+/// y[row] = x[xRows[row]] · weight[experts[row]], else as `linear`: a row's result depends on its x and its weight
+/// alone.
+struct LinearGroupedArgs : LinearArgs {
+  LinearGroups groups;
+};
+std::vector<Launch> launches(const LinearGroupedArgs &args, const DeviceShape &device);
+
+struct LinearQuantizedGroupedArgs : LinearQuantizedArgs {
+  LinearGroups groups;
+};
+std::vector<Launch> launches(const LinearQuantizedGroupedArgs &args, const DeviceShape &device);
+
+/// Rows as sums of `parts` rows of a type of 16 bits, for a BLAS. One part is the nearest number, ties to even; of
+/// more, those of bf16 have eight bits of x each, those of f16 are the nearest to what the parts before leave.
+struct SplitRowsArgs {
+  const float *x = nullptr; ///< [rows, k]
+  void *to = nullptr;       ///< [parts, rows, linearStride(k)], padded with zeros
+  DType dtype = DType::BF16;
+  uint32_t parts = 3;
+  float *powers = nullptr; ///< [rows], of f16: the power of two by which a row is divided first, so that f16 holds it
+  size_t rows = 0, k = 0;
+};
+std::vector<Launch> launches(const SplitRowsArgs &args, const DeviceShape &device);
+
+/// y [rows, n], each row times a factor.
+struct ScaleRowsArgs {
+  float *y = nullptr;
+  const float *factors = nullptr; ///< [rows]
+  size_t rows = 0, n = 0;
+};
+std::vector<Launch> launches(const ScaleRowsArgs &args, const DeviceShape &device);
 
 //===-----------------------------------------------------------------------===//
 // Token rows

@@ -56,7 +56,10 @@ struct Emulated {
 };
 
 class Environment : public testing::Environment {
-  void SetUp() override { ::setenv("HELIX_LIBCUDA", HELIX_EMULATED_CUDA, 1); }
+  void SetUp() override {
+    ::setenv("HELIX_LIBCUDA", HELIX_EMULATED_CUDA, 1);
+    ::setenv("HELIX_LIBCUBLASLT", HELIX_EMULATED_CUBLASLT_LIBRARY, 1);
+  }
 };
 [[maybe_unused]] testing::Environment *const environment = testing::AddGlobalTestEnvironment(new Environment);
 
@@ -154,6 +157,50 @@ TEST(CudaDevice, NarrowTypesStayNear) {
     session.load();
     decode(session, ids, expected, tolerance);
   }
+}
+
+TEST(CudaDevice, ActivationsAreRoundedIfAskedTo) {
+  TinyModel model;
+  TinyOptions options;
+  options.weights = artifact::DType::BF16;
+  options.slots = 8; // a chunk has 64 rows
+  Emulated emulated(model, {1, 1}, options);
+  std::vector<int64_t> ids = randomIds(8, 1);
+  auto logits = [&](bool rounds) {
+    Session session(emulated.path, {.roundActivations = rounds});
+    session.load();
+    EXPECT_EQ(session.device().note(), "products of many rows: cuBLASLt 130000");
+    Feed feed{session.admit(0), ids};
+    session.prefill({&feed, 1});
+    return logitsOf(session, 0);
+  };
+  Session cpu(emulated.directory.file("model.hlx"));
+  cpu.load();
+  Feed feed{cpu.admit(0), ids};
+  cpu.prefill({&feed, 1});
+  std::vector<float> want = logitsOf(cpu, 0);
+  EXPECT_LE(distance(logits(false), want), 1e-5);
+  double rounded = distance(logits(true), want);
+  EXPECT_GT(rounded, 1e-4) << "nothing was rounded";
+  EXPECT_LE(rounded, 6e-2);
+}
+
+/// Products of many rows are nodes of the graph, and what they take is there before.
+TEST(CudaDevice, PrefillIsCublasLts) {
+  TinyModel model;
+  Emulated emulated(model, {1, 1});
+  Session session(emulated.path);
+  session.load();
+  std::vector<std::string> lines = emulated.lines();
+  size_t heuristics = size_t(std::count(lines.begin(), lines.end(), "heuristic"));
+  // Of both layers q, k and v, the output, and three of the FFN; the head has a row per sequence.
+  EXPECT_GE(heuristics, 2u * 5u);
+  std::vector<int64_t> ids = randomIds(20, 1);
+  Feed feed{session.admit(0), ids};
+  session.prefill({&feed, 1});
+  lines = emulated.lines();
+  EXPECT_EQ(size_t(std::count(lines.begin(), lines.end(), "heuristic")), heuristics) << "chosen once, at load";
+  EXPECT_LE(distance(logitsOf(session, 0), model.logits(ids).back()), 1e-5);
 }
 
 TEST(CudaDevice, CachesOfCodesAreTheCpus) {

@@ -452,5 +452,10 @@ API cuLaunchHostFunc(CUstream_st *stream, void (*function)(void *), void *data) 
   return put(stream, "host function", [=] { function(data); });
 }
 
+/// For the emulation of cuBLASLt: whether these bytes are the GPU's.
+extern "C" __attribute__((visibility("default"))) bool helixEmulatedIsMemory(Address at, size_t bytes) {
+  return isMemory(at, bytes);
+}
+
 /// For the emulation of NCCL: what is on the streams does not end.
 extern "C" __attribute__((visibility("default"))) void helixEmulatedStall(int stall) { stalled = stall != 0; }

@@ -38,6 +38,12 @@ void GpuMachine::run(const std::vector<Launch> &launches) {
   wait();
 }
 
+KernelLibrary &GpuMachine::libraryThat(bool rounds) {
+  if (rounds && !rounding)
+    rounding = std::make_unique<KernelLibrary>(nullptr, gpu, true);
+  return rounds ? *rounding : library;
+}
+
 HeldGraphExec GpuMachine::capture(const std::function<void(Stream)> &work) {
   HeldGraph graph;
   HeldGraphExec executable;

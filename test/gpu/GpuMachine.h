@@ -26,6 +26,9 @@ public:
 
   /// Launches, and what is put on the stream, for `seconds` to time.
   std::vector<Prepared> prepare(const std::vector<Launch> &launches) { return library.prepare(launches); }
+  /// A product as the runtime does it: of many rows, by cuBLASLt if there is one.
+  std::vector<Prepared> prepare(const LinearArgs &args, bool rounds) { return libraryThat(rounds).prepare(args); }
+  size_t scratchBytes(const LinearArgs &args, bool rounds) { return libraryThat(rounds).scratchBytes(args); }
   HeldGraphExec capture(const std::function<void(Stream)> &work);
   /// What the GPU takes for the graph, its second-level cache full of something else.
   double seconds(GraphExec graph);
@@ -35,12 +38,14 @@ public:
   uint64_t freeBytes() const { return gpu.freeBytes(); }
 
 private:
+  KernelLibrary &libraryThat(bool rounds);
   void wait() { HELIX_CU(cuStreamSynchronize, stream.get()); }
 
   Gpu gpu;
   HeldStream stream;
   KernelLibrary library;
-  HeldMemory other; ///< more than a second-level cache holds; of `seconds`
+  std::unique_ptr<KernelLibrary> rounding; ///< rounds activations; once it was asked for
+  HeldMemory other;                        ///< more than a second-level cache holds; of `seconds`
   HeldEvent begin, end;
 };
 

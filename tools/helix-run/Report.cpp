@@ -59,6 +59,8 @@ void loadWithReport(Session &session) {
   if (const auto &link = session.options().link)
     std::fprintf(stderr, "artificial link: %g s + bytes sent / %g per second for each exchange\n", link->latency,
                  link->bytesPerSecond);
+  if (std::string note = session.device().note(); !note.empty())
+    std::fprintf(stderr, "%s\n", note.c_str());
   uint64_t all = session.sharedMemory();
   for (uint32_t r = 0; r < ranks; ++r)
     all += session.memory(r).total();

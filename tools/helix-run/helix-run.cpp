@@ -86,6 +86,9 @@ void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
       ->capture_default_str();
   app.add_option("--gpu", options.session.gpu, "The GPU that an artifact for one runs on, all its ranks")
       ->capture_default_str();
+  app.add_flag("--round-activations", options.session.roundActivations,
+               "On a GPU: in products of many rows with f16 or bf16 weights, round activations to the weights' type, "
+               "which takes one product and not two or three; for prefill");
   app.add_option("--process", arguments.process,
                  "I/N: run rank I alone; its peers are N - 1 other processes with the same arguments, over NCCL. Each "
                  "prints the same");
@@ -209,7 +212,8 @@ void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arg
 void checkCallOptions(const CLI::App &app, const RunOptions &options) {
   refuse(app,
          {"--tokens", "--stop-ids", "--temperature", "--top-k", "--top-p", "--seed", "--score", "--decode-last",
-          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth", "--pin"},
+          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth", "--pin",
+          "--round-activations"},
          "on a stateless artifact, which decodes nothing; leave it out");
   if (options.outputsFile.empty())
     throw fail("the artifact is a stateless function; give --outputs for what it gives");

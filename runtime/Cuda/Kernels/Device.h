@@ -50,6 +50,13 @@ __device__ __forceinline__ uint32_t subtractPairs(uint32_t a, uint32_t b) {
   return y;
 }
 
+/// a · b of two bf16 each, rounded to nearest even; subnormal numbers count.
+__device__ __forceinline__ uint32_t multiplyPairs(uint32_t a, uint32_t b) {
+  uint32_t y;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(0x80008000));
+  return y;
+}
+
 /// a - b of two f16 in each.
 __device__ __forceinline__ uint32_t subtractHalves(uint32_t a, uint32_t b) {
   uint32_t difference;

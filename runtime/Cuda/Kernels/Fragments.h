@@ -23,6 +23,14 @@ template <typename T> __device__ __forceinline__ uint32_t packHigh(float a, floa
   return x.bits | uint32_t(y.bits) << 16;
 }
 
+/// The first eight bits of x as an f32, which bf16 holds; x keeps the rest, and three times have taken all of it. Of
+/// infinity nothing is left; a NaN stays one.
+__device__ __forceinline__ uint32_t takeBFloat(float &x) {
+  uint32_t high = floatToBits(x) & 0xffff0000;
+  x = fabsf(x) == INFINITY ? 0 : x - bitsToFloat(high);
+  return high;
+}
+
 /// What packHigh left over; of infinities and NaN nothing, so that they stay what they are.
 template <typename T> __device__ __forceinline__ uint32_t packLow(float a, float b, uint32_t high) {
   auto rest = [](float x, uint32_t bits) {

@@ -117,10 +117,15 @@ std::vector<Launch> launches(const ReduceArgs &args, const DeviceShape &) {
   return result;
 }
 
-std::vector<Launch> launches(const RoundArgs &args, const DeviceShape &) {
-  if (args.count == 0)
+std::vector<Launch> launches(const SplitRowsArgs &args, const DeviceShape &) {
+  if (args.rows == 0 || args.k == 0)
     return {};
-  return {rows("helix_round", divideUp(args.count, kThreads), 1, kThreads, args)};
+  return {launchOf(ImageId::Rows, "helix_split_rows", {uint32_t(args.rows), 1, 1}, {kThreads, 1, 1},
+                   kThreads * uint32_t(sizeof(float)), args)};
+}
+
+std::vector<Launch> launches(const ScaleRowsArgs &args, const DeviceShape &) {
+  return perElement("helix_scale_rows", args.rows, args.n, args);
 }
 
 std::vector<Launch> launches(const PackArgs &args, const DeviceShape &) {

@@ -27,13 +27,21 @@ template <typename T> __device__ __forceinline__ float elementOf(const Bits128 &
 }
 
 /// M tiles of 16 columns, R tiles of 8 rows.
-template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void multiply(const LinearArgument &argument) {
+template <typename T, uint32_t M, uint32_t R, bool isGrouped = false>
+__device__ __forceinline__ void multiply(const LinearArgument &argument) {
   const LinearArgs &args = argument.args;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const size_t stride = linearStride(args.k, args.dtype), runs = (args.k + kLinearRun - 1) / kLinearRun;
   const size_t perSlice = (runs + argument.slices - 1) / argument.slices, firstRun = blockIdx.z * perSlice;
-  const size_t endRun = firstRun + perSlice < runs ? firstRun + perSlice : runs;
-  const size_t row = size_t(blockIdx.x) * 8 * R, column = size_t(blockIdx.y) * 16 * M;
+  const RowTile tileRows = rowTileOf<isGrouped, 8 * R>(argument);
+  if (tileRows.row == tileRows.endRow)
+    return;
+  const size_t endRun = !tileRows.weight ? firstRun : firstRun + perSlice < runs ? firstRun + perSlice : runs;
+  const size_t column = size_t(blockIdx.y) * 16 * M;
+  const float *x[R];
+#pragma unroll
+  for (uint32_t r = 0; r < R; ++r)
+    x[r] = tileRows.xRow(args.x, args.k, r * 8 + g);
   const bool isAligned = rowsAligned(args.x, args.k);
   const T *weight[M][2];
 #pragma unroll
@@ -42,7 +50,7 @@ template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void mu
     for (uint32_t half = 0; half < 2; ++half) {
       // What lies past the last column is computed from it, and dropped.
       size_t c = column + m * 16 + g + half * 8;
-      weight[m][half] = static_cast<const T *>(args.weight) + (c < args.n ? c : args.n - 1) * stride;
+      weight[m][half] = reinterpret_cast<const T *>(tileRows.weight) + (c < args.n ? c : args.n - 1) * stride;
     }
   float sum[M][R][4] = {};
   for (size_t run = firstRun + warp; run < endRun; run += kLinearWarps * kLinearDepth) {
@@ -71,16 +79,16 @@ template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void mu
             a[m][half][i] = elementOf<T>(loaded[depth][m][half], i);
 #pragma unroll
       for (uint32_t r = 0; r < R; ++r) {
-        float x[8] = {};
-        if (row + r * 8 + g < args.rows)
-          loadRow(x, args.x + (row + r * 8 + g) * args.k, at * kLinearRun + t * 8, args.k, isAligned);
+        float eight[8] = {};
+        if (x[r])
+          loadRow(eight, x[r], at * kLinearRun + t * 8, args.k, isAligned);
 #pragma unroll
         for (int i = 0; i < 8; i += 2) {
           float high[2], low[2];
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
-            high[e] = toTf32(x[i + e]);
-            float rest = x[i + e] - high[e];
+            high[e] = toTf32(eight[i + e]);
+            float rest = eight[i + e] - high[e];
             low[e] = fabsf(rest) < INFINITY ? toTf32(rest) : 0;
           }
 #pragma unroll
@@ -103,7 +111,8 @@ template <typename T, uint32_t M, uint32_t R> __device__ __forceinline__ void mu
       for (int i = 0; i < 4; ++i)
         shared[warp * tile + (r * 8 + 2 * t + i % 2) * width + m * 16 + g + i / 2 * 8] = sum[m][r][i];
   __syncthreads();
-  sumWarps<8 * R, width>({argument.out + blockIdx.z * args.rows * args.n, row, args.rows, column, args.n});
+  sumWarps<8 * R, width>(
+      {argument.out + blockIdx.z * args.rows * args.n, tileRows.row, tileRows.endRow, column, args.n});
 }
 
 } // namespace
@@ -122,26 +131,39 @@ HELIX_LINEAR(bf16, BFloat, 1, 2)
 HELIX_LINEAR(bf16, BFloat, 2, 1)
 HELIX_LINEAR(bf16, BFloat, 2, 2)
 
-/// f32 weights: a warp has four columns. Grid: x tiles of rows, y tiles of columns.
-HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_f32(LinearArgument argument) {
+/// The same of experts. Grid: x rows, in which tiles start, y tiles of columns, z slices.
+HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_grouped_f16(LinearArgument argument) {
+  multiply<Half, 1, 1, true>(argument);
+}
+HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_grouped_bf16(LinearArgument argument) {
+  multiply<BFloat, 1, 1, true>(argument);
+}
+
+namespace {
+
+/// f32 weights: a warp has four columns.
+template <bool isGrouped> __device__ __forceinline__ void multiplyPlain(const LinearArgument &argument) {
   const LinearArgs &args = argument.args;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const size_t stride = linearStride(args.k, DType::F32), row = size_t(blockIdx.x) * kPlainRows;
+  const size_t stride = linearStride(args.k, DType::F32);
+  const RowTile tile = rowTileOf<isGrouped, kPlainRows>(argument);
+  if (tile.row == tile.endRow)
+    return;
   const size_t column = (size_t(blockIdx.y) * kLinearWarps + warp) * kPlainColumns;
   const bool isAligned = rowsAligned(args.x, args.k);
   float sum[kPlainColumns][kPlainRows] = {};
-  for (size_t from = lane * 4; from < stride; from += kPlainRun) {
+  for (size_t from = tile.weight ? lane * 4 : stride; from < stride; from += kPlainRun) {
     Bits128 weight[kPlainColumns];
 #pragma unroll
     for (uint32_t c = 0; c < kPlainColumns; ++c)
       weight[c] = column + c < args.n
-                      ? loadStreaming(static_cast<const float *>(args.weight) + (column + c) * stride + from)
+                      ? loadStreaming(reinterpret_cast<const float *>(tile.weight) + (column + c) * stride + from)
                       : Bits128{};
 #pragma unroll
     for (uint32_t r = 0; r < kPlainRows; ++r) {
       float x[4] = {};
-      if (row + r < args.rows)
-        loadRow(x, args.x + (row + r) * args.k, from, args.k, isAligned);
+      if (const float *row = tile.xRow(args.x, args.k, r))
+        loadRow(x, row, from, args.k, isAligned);
 #pragma unroll
       for (uint32_t c = 0; c < kPlainColumns; ++c)
 #pragma unroll
@@ -156,9 +178,19 @@ HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_f32(LinearArgumen
 #pragma unroll
       for (int mask = 16; mask != 0; mask /= 2)
         sum[c][r] += shuffleXor(sum[c][r], mask);
-      if (lane == 0 && column + c < args.n && row + r < args.rows)
-        argument.out[(row + r) * args.n + column + c] = sum[c][r];
+      if (lane == 0 && column + c < args.n && tile.row + r < tile.endRow)
+        argument.out[(tile.row + r) * args.n + column + c] = sum[c][r];
     }
+}
+
+} // namespace
+
+/// Grid: x tiles of rows, y tiles of columns.
+HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_f32(LinearArgument argument) {
+  multiplyPlain<false>(argument);
+}
+HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_grouped_f32(LinearArgument argument) {
+  multiplyPlain<true>(argument);
 }
 
 } // namespace helix::cuda

@@ -2,7 +2,8 @@
 //
 // A block takes a panel of the weight, or a slice of its k; each of its warps has runs of k of its own. Their codes,
 // scales and zero points are copied to shared memory, 16 bytes a lane, several runs ahead. There a lane takes of a row
-// of codes the bytes of eight columns. code - zero is exact in bf16 and x the exact sum of three bf16 numbers, so that
+// of codes the bytes of eight columns. code - zero, or the
+// number that a code is, is exact in bf16 and x the exact sum of three bf16 numbers, so that
 // tensor cores multiply without rounding; the scale comes after them. k is taken in an order in which a lane has four
 // elements side by side.
 //
@@ -12,6 +13,7 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
+#include "runtime/Cuda/Kernels/Fragments.h"
 #include "runtime/Cuda/Kernels/LinearTile.h"
 #include "runtime/Cuda/Kernels/LoadRow.h"
 #include "runtime/Cuda/Kernels/WithElement.h"
@@ -51,16 +53,17 @@ __device__ __forceinline__ Run runOf(const LinearQuantizedArgs &args, uint32_t p
 }
 
 /// Warp: starts to copy a run.
-template <uint32_t bits>
-__device__ __forceinline__ void copyRun(const LinearQuantizedArgs &args, uint64_t panel, const Run &run,
-                                        std::byte *to) {
+template <uint32_t bits, bool isFloat>
+__device__ __forceinline__ void copyRun(const LinearQuantizedArgs &args, const std::byte *weight, uint64_t panel,
+                                        const Run &run, std::byte *to) {
   constexpr uint32_t rowBytes = kPanelWidth * bits / 8, chunks = rowBytes / 16;
   const uint32_t lane = threadIdx.x % 32, rows = uint32_t(run.to - run.from);
-  const std::byte *codes = args.weight + (panel * args.k + run.from) * rowBytes;
+  const std::byte *codes = weight + (panel * args.k + run.from) * rowBytes;
 #pragma unroll
+  // Past the run's end x is zero, and what is left there from before may be NaN if codes are floats.
   for (uint32_t i = lane; i < kQuantRun * chunks; i += 32)
-    if (i / chunks < rows)
-      copyAsync(to + placeOf(i / chunks) * rowBytes + i % chunks * 16, codes + i * 16);
+    if (isFloat || i / chunks < rows)
+      copyAsync(to + placeOf(i / chunks) * rowBytes + i % chunks * 16, codes + i * 16, i / chunks < rows);
   uint64_t at = (panel * args.layout.blocks + run.block) * kPanelWidth;
   const uint32_t scaleBytes = args.format.scale == DType::F32 ? 4 : 2;
   const uint32_t zeroBytes = args.format.zero == ZeroPoint::Packed ? 1
@@ -68,9 +71,9 @@ __device__ __forceinline__ void copyRun(const LinearQuantizedArgs &args, uint64_
                                                                    : 0;
   std::byte *scales = to + kQuantRun * rowBytes;
   if (rows != 0 && lane < kPanelWidth * scaleBytes / 16)
-    copyAsync(scales + lane * 16, args.weight + args.layout.scales + at * scaleBytes + lane * 16);
+    copyAsync(scales + lane * 16, weight + args.layout.scales + at * scaleBytes + lane * 16);
   if (rows != 0 && lane < kPanelWidth * zeroBytes / 16)
-    copyAsync(scales + kQuantScaleBytes + lane * 16, args.weight + args.layout.zeros + at * zeroBytes + lane * 16);
+    copyAsync(scales + kQuantScaleBytes + lane * 16, weight + args.layout.zeros + at * zeroBytes + lane * 16);
 }
 
 /// What a lane reads of a row of codes.
@@ -84,11 +87,24 @@ template <> struct Codes<8> {
   using Word = uint64_t;
 };
 
-/// code - zero of column number e and two elements of k, in bf16.
-template <uint32_t bits>
+/// Floats' codes of two elements, in the halves of a word, as bf16: as numbers of the same fields they are too small by
+/// the difference of the exponents' biases.
+template <uint32_t bits> __device__ __forceinline__ uint32_t floatPair(uint32_t codes) {
+  if constexpr (bits == 8) {
+    uint32_t magnitude = codes & 0x007f007f, isNaN = (magnitude + 0x00010001) & 0x00800080;
+    return multiplyPairs(magnitude << 4 | (codes & 0x00800080) << 8, 0x7b807b80) | (isNaN >> 7) * 0x7f80;
+  } else {
+    return multiplyPairs((codes & 0x00070007) << 6 | (codes & 0x00080008) << 12, 0x7e807e80);
+  }
+}
+
+/// Of column number e and two elements of k in bf16: code - zero, or what a float's code means.
+template <uint32_t bits, bool isFloat>
 __device__ __forceinline__ uint32_t pairOf(typename Codes<bits>::Word first, typename Codes<bits>::Word second,
                                            uint32_t e, uint32_t zero) {
-  if constexpr (bits == 8) {
+  if constexpr (bits == 8 && isFloat) {
+    return floatPair<8>(uint32_t(first >> 8 * e & 0xff) | uint32_t(second >> 8 * e & 0xff) << 16);
+  } else if constexpr (bits == 8) {
     // 2^23 + code as f32; what is left of the difference has eight bits.
     float offset = float(0x800000 + zero);
     uint32_t low = floatToBits(bitsToFloat(0x4b000000 | uint32_t(first >> 8 * e & 0xff)) - offset);
@@ -99,6 +115,8 @@ __device__ __forceinline__ uint32_t pairOf(typename Codes<bits>::Word first, typ
     uint32_t both = half == 0 ? (uint32_t(first) & 0xffff) | uint32_t(second) << 16
                               : uint32_t(first) >> 16 | (uint32_t(second) & 0xffff0000);
     constexpr uint32_t mask = ((1u << bits) - 1) * 0x10001;
+    if constexpr (isFloat)
+      return floatPair<bits>(both >> shift & mask);
     // 128 + code; bf16 has no fractions there.
     return subtractPairs((both >> shift & mask) | 0x43004300, (0x4300 | zero) * 0x10001);
   }
@@ -113,26 +131,31 @@ __device__ __forceinline__ void splitPairs(const float (&x)[4], uint32_t (&parts
     for (int part = 0; part < 3; ++part) {
       uint32_t high[2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        high[i] = floatToBits(rest[i]) & 0xffff0000;
-        // Of infinity nothing is left; a NaN stays one.
-        rest[i] = fabsf(rest[i]) == INFINITY ? 0 : rest[i] - bitsToFloat(high[i]);
-      }
+      for (int i = 0; i < 2; ++i)
+        high[i] = takeBFloat(rest[i]);
       parts[part][pair] = high[0] >> 16 | high[1];
     }
   }
 }
 
 /// R tiles of 8 rows.
-template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(const LinearQuantizedArgument &argument) {
+template <uint32_t bits, bool isFloat, uint32_t R, bool isGrouped = false>
+__device__ __forceinline__ void multiply(const LinearQuantizedArgument &argument) {
   using Word = typename Codes<bits>::Word;
   constexpr uint32_t M = kPanelWidth / 16, rowBytes = kPanelWidth * bits / 8;
   const LinearQuantizedArgs &args = argument.args;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const size_t panel = blockIdx.y, row = size_t(blockIdx.x) * 8 * R;
+  const size_t panel = blockIdx.y;
+  const RowTile tileRows = rowTileOf<isGrouped, 8 * R>(argument);
+  if (tileRows.row == tileRows.endRow)
+    return;
+  const float *x[R];
+#pragma unroll
+  for (uint32_t r = 0; r < R; ++r)
+    x[r] = tileRows.xRow(args.x, args.k, r * 8 + g);
   const QuantRuns runs = quantRuns(args.format, args.share);
   const uint64_t perSlice = (runs.count + argument.slices - 1) / argument.slices, first = blockIdx.z * perSlice;
-  const uint64_t end = first + perSlice < runs.count ? first + perSlice : runs.count;
+  const uint64_t end = !tileRows.weight ? first : first + perSlice < runs.count ? first + perSlice : runs.count;
   const bool isAligned = rowsAligned(args.x, args.k), isReal = args.format.zero == ZeroPoint::Real;
   constexpr uint32_t middle = 1u << (bits - 1);
   std::byte *stages = sharedMemory() + warp * kQuantDepth * quantRunBytes(bits);
@@ -140,7 +163,8 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
 
   auto start = [&](uint64_t index, uint32_t stage) {
     if (index < end)
-      copyRun<bits>(args, panel, runOf(args, runs.perBlock, index), stages + stage * quantRunBytes(bits));
+      copyRun<bits, isFloat>(args, tileRows.weight, panel, runOf(args, runs.perBlock, index),
+                             stages + stage * quantRunBytes(bits));
     commitCopies();
   };
   uint64_t next = first + warp;
@@ -168,14 +192,14 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i)
         word[i] = *reinterpret_cast<const Word *>(codes + placeOf(step + 4 * t + i) * rowBytes + g * bits);
-      uint32_t x[R][3][2];
+      uint32_t parts[R][3][2];
 #pragma unroll
       for (uint32_t r = 0; r < R; ++r) {
         float four[4] = {};
         size_t from = run.from + step + 4 * t;
-        if (row + r * 8 + g < args.rows)
-          loadRow(four, args.x + (row + r * 8 + g) * args.k, from, run.to, isAligned && from % 4 == 0);
-        splitPairs(four, x[r]);
+        if (x[r])
+          loadRow(four, x[r], from, run.to, isAligned && from % 4 == 0);
+        splitPairs(four, parts[r]);
         xSum[r] += (four[0] + four[1]) + (four[2] + four[3]);
       }
 #pragma unroll
@@ -183,12 +207,12 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
         uint32_t a[4];
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i)
-          a[i] = pairOf<bits>(word[i / 2 * 2], word[i / 2 * 2 + 1], 2 * m + i % 2, zero[2 * m + i % 2]);
+          a[i] = pairOf<bits, isFloat>(word[i / 2 * 2], word[i / 2 * 2 + 1], 2 * m + i % 2, zero[2 * m + i % 2]);
 #pragma unroll
         for (uint32_t r = 0; r < R; ++r)
 #pragma unroll
           for (int part = 2; part >= 0; --part)
-            multiplyAdd(sum[m][r], a, x[r][part][0], x[r][part][1], BFloat());
+            multiplyAdd(sum[m][r], a, parts[r][part][0], parts[r][part][1], BFloat());
       }
     }
     if (run.from < run.to) {
@@ -238,21 +262,27 @@ template <uint32_t bits, uint32_t R> __device__ __forceinline__ void multiply(co
         shared[warp * tile + (r * 8 + 2 * t + i % 2) * kPanelWidth + columnOf<bits>(g, 2 * m + i / 2)] = total[m][r][i];
   __syncthreads();
   sumWarps<8 * R, kPanelWidth>(
-      {argument.out + blockIdx.z * args.rows * args.n, row, args.rows, panel * kPanelWidth, args.n});
+      {argument.out + blockIdx.z * args.rows * args.n, tileRows.row, tileRows.endRow, panel * kPanelWidth, args.n});
 }
 
 } // namespace
 
-/// Grid: x tiles of rows, y panels, z slices. Shared: each warp's runs; then the warps' tiles.
-#define HELIX_LINEAR_QUANTIZED(bits, r)                                                                                \
-  HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_q##bits##_##r(LinearQuantizedArgument argument) {     \
-    multiply<bits, r>(argument);                                                                                       \
+/// Of codes q that are whole numbers and fp that are floats. Grid: x tiles of rows, y panels, z slices; of experts, x
+/// rows in which tiles start. Shared: each warp's runs; then the warps' tiles.
+#define HELIX_LINEAR_QUANTIZED(name, bits, isFloat)                                                                    \
+  HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_##name##_1(LinearQuantizedArgument argument) {        \
+    multiply<bits, isFloat, 1>(argument);                                                                              \
+  }                                                                                                                    \
+  HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_##name##_2(LinearQuantizedArgument argument) {        \
+    multiply<bits, isFloat, 2>(argument);                                                                              \
+  }                                                                                                                    \
+  HELIX_KERNEL __launch_bounds__(kLinearWarps * 32) helix_linear_grouped_##name(LinearQuantizedArgument argument) {    \
+    multiply<bits, isFloat, 1, true>(argument);                                                                        \
   }
-HELIX_LINEAR_QUANTIZED(2, 1)
-HELIX_LINEAR_QUANTIZED(2, 2)
-HELIX_LINEAR_QUANTIZED(4, 1)
-HELIX_LINEAR_QUANTIZED(4, 2)
-HELIX_LINEAR_QUANTIZED(8, 1)
-HELIX_LINEAR_QUANTIZED(8, 2)
+HELIX_LINEAR_QUANTIZED(q2, 2, false)
+HELIX_LINEAR_QUANTIZED(q4, 4, false)
+HELIX_LINEAR_QUANTIZED(q8, 8, false)
+HELIX_LINEAR_QUANTIZED(fp4, 4, true)
+HELIX_LINEAR_QUANTIZED(fp8, 8, true)
 
 } // namespace helix::cuda

@@ -50,6 +50,7 @@ struct LinearArgument {
   LinearArgs args;
   float *out; ///< y, or [slices, rows, n]
   uint32_t slices;
+  LinearGroups groups; ///< of the kernels that have any
 };
 
 /// Of weights of codes: elements of k that a warp takes at a time, all of one block; how many such runs are on their
@@ -83,6 +84,7 @@ struct LinearQuantizedArgument {
   LinearQuantizedArgs args;
   float *out; ///< y, or [slices, rows, n]
   uint32_t slices;
+  LinearGroups groups;
 };
 
 } // namespace helix::cuda

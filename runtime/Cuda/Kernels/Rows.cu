@@ -10,6 +10,7 @@
 #include "runtime/Cuda/Kernels/Device.h"
 #endif
 
+#include "runtime/Cuda/Kernels/Fragments.h"
 #include "runtime/Cuda/Kernels/WithElement.h"
 
 #include <cmath>
@@ -83,7 +84,7 @@ HELIX_KERNEL helix_embedding_quantized(cpu::EmbeddingQuantizedArgs args) {
     uint64_t shift = args.tied ? lane / panelBytes * format.bits : column * format.bits % 8;
     uint64_t at =
         args.tied ? (panel * args.layout.blocks + block) * cpu::kPanelWidth + lane : local * args.layout.blocks + block;
-    float code = float(uint32_t(args.table[byte]) >> shift & ((1u << format.bits) - 1));
+    uint32_t code = uint32_t(args.table[byte]) >> shift & ((1u << format.bits) - 1);
     withElement(format.scale, [&](auto element) {
       using Scale = decltype(element);
       const std::byte *zeros = args.table + args.layout.zeros;
@@ -91,7 +92,8 @@ HELIX_KERNEL helix_embedding_quantized(cpu::EmbeddingQuantizedArgs args) {
                    : format.zero == cpu::ZeroPoint::Packed ? float(uint32_t(zeros[at]))
                    : format.zero == cpu::ZeroPoint::Real   ? toFloat(reinterpret_cast<const Scale *>(zeros)[at])
                                                            : 0;
-      value = (code - zero) * toFloat(reinterpret_cast<const Scale *>(args.table + args.layout.scales)[at]);
+      float number = format.isFloat ? cpu::floatCode(format.bits, code) : float(code) - zero;
+      value = number * toFloat(reinterpret_cast<const Scale *>(args.table + args.layout.scales)[at]);
     });
   }
   args.y[row * args.hidden + column] = value;
@@ -220,12 +222,52 @@ HELIX_KERNEL helix_reduce_ordered(ReduceArgument args) {
   args.out[i] = sum;
 }
 
-/// Grid: x runs of elements.
-HELIX_KERNEL helix_round(RoundArgs args) {
-  size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= args.count)
-    return;
-  withElement(args.dtype, [&](auto element) { fromFloat(args.x[i], static_cast<decltype(element) *>(args.y)[i]); });
+/// Grid: x rows. Shared: a float per thread; a power of two of threads.
+HELIX_KERNEL helix_split_rows(SplitRowsArgs args) {
+  const size_t row = blockIdx.x, stride = linearStride(args.k, args.dtype);
+  const float *x = args.x + row * args.k;
+  float power = 1;
+  if (args.dtype == DType::F16) {
+    auto *largest = reinterpret_cast<float *>(sharedMemory());
+    float mine = 0;
+    for (size_t i = threadIdx.x; i < args.k; i += blockDim.x)
+      mine = fabsf(x[i]) < INFINITY ? fmaxf(mine, fabsf(x[i])) : mine;
+    largest[threadIdx.x] = mine;
+    for (uint32_t half = blockDim.x / 2; half != 0; half /= 2) {
+      __syncthreads();
+      if (threadIdx.x < half)
+        largest[threadIdx.x] = fmaxf(largest[threadIdx.x], largest[threadIdx.x + half]);
+    }
+    __syncthreads();
+    // Brings the largest into [2^14, 2^15), so that little is too small for f16; the power has an inverse.
+    power = bitsToFloat(floatToBits(fmaxf(largest[0], 0x1p-100f)) & 0x7f800000) * 0x1p-14f;
+    if (threadIdx.x == 0)
+      args.powers[row] = power;
+  }
+  const float factor = 1 / power;
+  for (size_t i = threadIdx.x; i < stride; i += blockDim.x) {
+    float rest = i < args.k ? x[i] * factor : 0;
+    for (uint32_t part = 0; part < args.parts; ++part) {
+      size_t at = (part * args.rows + row) * stride + i;
+      if (args.dtype == DType::F16) {
+        Half nearest;
+        fromFloat(rest, nearest);
+        static_cast<Half *>(args.to)[at] = nearest;
+        rest = fabsf(rest) == INFINITY ? 0 : rest - toFloat(nearest);
+      } else if (args.parts == 1) {
+        fromFloat(rest, static_cast<BFloat *>(args.to)[at]);
+      } else {
+        static_cast<BFloat *>(args.to)[at].bits = uint16_t(takeBFloat(rest) >> 16);
+      }
+    }
+  }
+}
+
+/// Grid: x rows, y runs of elements.
+HELIX_KERNEL helix_scale_rows(ScaleRowsArgs args) {
+  size_t row = blockIdx.x, i = size_t(blockIdx.y) * blockDim.x + threadIdx.x;
+  if (i < args.n)
+    args.y[row * args.n + i] *= args.factors[row];
 }
 
 /// Grid: x runs of 32 columns of `to`, y runs of 32 rows and so on; block 32 x 8.

@@ -22,10 +22,20 @@ struct Stored {
         byte = std::byte(random());
     };
     fill(codes, rows * codeRow());
-    std::vector<float> numbers = randomFloats(rows * blocks(), seed + 1);
+    if (format.isFloat && format.bits == 8)
+      for (std::byte &code : codes)
+        if ((code & std::byte(0x7f)) == std::byte(0x7f)) // NaN
+          code ^= std::byte(1);
+    const uint64_t scaleRows = (rows + format.rowBlock - 1) / format.rowBlock;
+    std::vector<float> numbers = randomFloats(scaleRows * blocks(), seed + 1);
     for (float &number : numbers)
       number = 0.5f + std::fabs(number);
     scales = store(format.scale, numbers);
+    if (format.isPower) {
+      fill(scales, scaleRows * blocks());
+      for (std::byte &power : scales)
+        power = std::byte(124 + std::to_integer<int>(power) % 7);
+    }
     if (format.zero == ZeroPoint::Packed)
       fill(zeros, rows * zeroRow());
     if (format.zero == ZeroPoint::Real)
@@ -43,13 +53,28 @@ struct Stored {
       uint64_t at = index * format.bits + bit;
       code |= (std::to_integer<int>(bytes[row + at / 8]) >> at % 8 & 1) << bit;
     }
+    if (format.isFloat)
+      return code;
     if (format.isSigned && code >= 1 << (format.bits - 1))
       code -= 1 << format.bits;
     return code;
   }
 
+  /// By the formats' definitions.
+  double floatAt(uint64_t row, uint64_t column) const {
+    int code = codeAt(codes, row * codeRow(), column);
+    if (format.bits == 8)
+      return codeValue(DType::F8E4M3, uint8_t(code));
+    constexpr double magnitudes[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    return code & 8 ? -magnitudes[code & 7] : magnitudes[code & 7];
+  }
+
   double at(uint64_t row, uint64_t column) const {
-    uint64_t block = row * blocks() + column / format.block;
+    uint64_t block = row * blocks() + column / format.block,
+             scale = row / format.rowBlock * blocks() + column / format.block;
+    if (format.isFloat)
+      return floatAt(row, column) * (format.isPower ? std::ldexp(1, std::to_integer<int>(scales[scale]) - 127)
+                                                    : decode(format.scale, scales.data(), scale));
     double zero = 0;
     if (format.zero == ZeroPoint::Middle)
       zero = format.isSigned ? 0 : 1 << (format.bits - 1);
@@ -90,6 +115,19 @@ template <typename Body> void forEachFormat(Body body) {
           // Signed codes have no other zero than their own.
           if (!isSigned || zero == ZeroPoint::Middle || zero == ZeroPoint::Packed)
             body(QuantFormat{bits, 16, scale, zero, isSigned});
+}
+
+/// Codes that are floats: E4M3 with scales per 128 x 128 as DeepSeek's checkpoints have them, here of fewer rows and
+/// columns; MXFP8 and MXFP4; and some between.
+template <typename Body> void forEachFloatFormat(Body body) {
+  for (uint32_t bits : {4, 8}) {
+    for (uint32_t rowBlock : {1, 32})
+      for (DType scale : kDTypes)
+        body(QuantFormat{
+            .bits = bits, .block = 48, .scale = scale, .zero = ZeroPoint::Zero, .isFloat = true, .rowBlock = rowBlock});
+    body(QuantFormat{
+        .bits = bits, .block = 32, .scale = DType::BF16, .zero = ZeroPoint::Zero, .isFloat = true, .isPower = true});
+  }
 }
 
 } // namespace helix::cpu::test

@@ -70,6 +70,73 @@ TEST(Quantized, ProductsMatchFloat64) {
   });
 }
 
+TEST(Quantized, ProductsOfFloatsMatchFloat64) {
+  forEachFloatFormat([](QuantFormat format) {
+    SCOPED_TRACE(testing::Message() << format.bits << " bits, scale " << int(format.scale) << ", rows of a scale "
+                                    << format.rowBlock << (format.isPower ? ", powers" : ""));
+    Stored stored(format, 150, 104, format.bits);
+    expectProduct(stored, {0, 0, 150, 150}, {0, 0, 104, 104}, 5);
+    expectProduct(stored, {3, 10, 70, 77}, {5, 20, 37, 41}, 11);
+  });
+}
+
+/// Every code of each type, and scales of all powers, by the definitions.
+TEST(Quantized, FloatsAreWhatTheirBitsSay) {
+  for (int code = 0; code < 256; ++code) {
+    double want = codeValue(DType::F8E4M3, uint8_t(code));
+    if (std::isnan(want))
+      EXPECT_TRUE(std::isnan(floatCode(8, uint32_t(code))));
+    else
+      EXPECT_EQ(floatCode(8, uint32_t(code)), want) << code;
+  }
+  const float values[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  for (uint32_t code = 0; code < 16; ++code) {
+    EXPECT_EQ(floatCode(4, code), values[code]);
+    EXPECT_EQ(std::signbit(floatCode(4, code)), code >= 8);
+  }
+  QuantFormat format{
+      .bits = 4, .block = 1, .scale = DType::BF16, .zero = ZeroPoint::Zero, .isFloat = true, .isPower = true};
+  Stored stored(format, 1, 256, 1);
+  for (int i = 0; i < 256; ++i)
+    stored.scales[size_t(i)] = std::byte(i);
+  std::fill(stored.codes.begin(), stored.codes.end(), std::byte(0x22)); // ones
+  WeightPlan plan = planOf(stored, WeightUse::Table, {0, 0, 1, 1}, {0, 0, 256, 256});
+  std::vector<std::byte> packed = stored.pack(plan);
+  const int64_t id = 0;
+  std::vector<float> y(256);
+  embeddingQuantized({&id, packed.data(), format, quantLayout(plan, format).value(), quantShare(plan, format), y.data(),
+                      1, 1, 256, 0, false},
+                     0, 1);
+  for (int i = 0; i < 255; ++i)
+    EXPECT_EQ(y[size_t(i)], std::ldexp(1.0, i - 127)) << i;
+  EXPECT_TRUE(std::isnan(y[255]));
+}
+
+TEST(Quantized, FloatsThatAreNoneHaveNoLayout) {
+  Stored stored({8, 16}, 8, 32, 1);
+  WeightPlan plan = planOf(stored, WeightUse::Linear, {0, 0, 8, 8}, {0, 0, 32, 32});
+  QuantFormat good{
+      .bits = 8, .block = 16, .scale = DType::BF16, .zero = ZeroPoint::Zero, .isFloat = true, .isPower = true};
+  EXPECT_TRUE(quantLayout(plan, good));
+  auto refused = [&](auto change) {
+    QuantFormat format = good;
+    change(format);
+    return !quantLayout(plan, format);
+  };
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.bits = 2; }));
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.zero = ZeroPoint::Middle; }));
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.isSigned = true; }));
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.scale = DType::F32; }));
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.rowBlock = 0; }));
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.activations = DType::I8; }));
+  // Scales of as many rows as share none are not the file's.
+  QuantFormat shared = good;
+  shared.rowBlock = 4;
+  std::vector<std::byte> packed(quantLayout(plan, shared).value().bytes), codes(8 * 32), scales(2 * 2);
+  EXPECT_TRUE(loadQuantized(plan, shared, codes, scales, {}, packed));
+  EXPECT_FALSE(loadQuantized(plan, good, codes, scales, {}, packed));
+}
+
 TEST(Quantized, SharesOfEverySizeAndPlace) {
   Stored stored({4, 32, DType::F32, ZeroPoint::Packed, false}, 9, 96, 7);
   for (uint64_t begin = 0; begin < 96; begin += 5)

@@ -96,6 +96,12 @@ inline uint32_t subtractPairs(uint32_t a, uint32_t b) {
   fromFloat(toFloat(BFloat{uint16_t(a)}) - toFloat(BFloat{uint16_t(b)}), low);
   return uint32_t(high.bits) << 16 | low.bits;
 }
+inline uint32_t multiplyPairs(uint32_t a, uint32_t b) {
+  BFloat high, low;
+  fromFloat(toFloat(BFloat{uint16_t(a >> 16)}) * toFloat(BFloat{uint16_t(b >> 16)}), high);
+  fromFloat(toFloat(BFloat{uint16_t(a)}) * toFloat(BFloat{uint16_t(b)}), low);
+  return uint32_t(high.bits) << 16 | low.bits;
+}
 uint32_t subtractHalves(uint32_t a, uint32_t b);
 inline float exp2Fast(float x) { return std::exp2(x); }
 

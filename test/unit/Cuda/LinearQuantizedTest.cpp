@@ -78,6 +78,32 @@ TEST(CudaLinearQuantized, MatchesFloat64ForEveryFormat) {
   });
 }
 
+TEST(CudaLinearQuantized, MatchesFloat64ForFloats) {
+  forEachFloatFormat([](QuantFormat format) {
+    Stored stored(format, 150, 104, format.bits);
+    check(stored, {0, 0, 150, 150}, {0, 0, 104, 104}, 5);
+    check(stored, {3, 10, 70, 77}, {5, 20, 37, 41}, 11);
+  });
+}
+
+/// Every code once, with x of one element.
+TEST(CudaLinearQuantized, EveryFloatIsItself) {
+  for (uint32_t bits : {4u, 8u}) {
+    QuantFormat format{.bits = bits, .block = 32, .scale = DType::F32, .zero = ZeroPoint::Zero, .isFloat = true};
+    Stored stored(format, 256, 4, 1);
+    for (size_t i = 0; i < stored.codes.size(); ++i)
+      stored.codes[i] = bits == 8 ? std::byte(i / 4) : std::byte(i / 2 % 16 * 17);
+    stored.scales = store(DType::F32, std::vector<float>(256, 1));
+    Held weight(stored, {0, 0, 256, 256}, {0, 0, 4, 4});
+    std::vector<float> y = weight.product({0, 0, 1, 0}, 1);
+    for (size_t i = 0; i < 256; ++i)
+      if (double want = weight.at(2, i); std::isnan(want))
+        EXPECT_TRUE(std::isnan(y[i])) << i;
+      else
+        EXPECT_EQ(y[i], want) << bits << " " << i;
+  }
+}
+
 TEST(CudaLinearQuantized, MatchesFloat64ForEveryShape) {
   for (uint32_t bits : {2u, 4u, 8u})
     for (uint32_t block : {16u, 32u, 128u, 24u}) {
@@ -170,7 +196,7 @@ TEST(CudaLinearQuantized, LaunchesCoverEveryColumnOnce) {
 }
 
 TEST(CudaLinearQuantized, RowsOfTablesAreWhatTheCodesMean) {
-  forEachFormat([](QuantFormat format) {
+  auto check = [](QuantFormat format) {
     Stored stored(format, 150, 104, format.bits + 3);
     for (bool tied : {false, true}) {
       Cut rows{3, 10, 70, 77}, columns{5, 20, 37, 41};
@@ -190,7 +216,9 @@ TEST(CudaLinearQuantized, RowsOfTablesAreWhatTheCodesMean) {
           ASSERT_NEAR(ours[r * 41 + i], want, 1e-6 * (1 << format.bits)) << tied << " " << r << " " << i;
         }
     }
-  });
+  };
+  forEachFormat(check);
+  forEachFloatFormat(check);
 }
 
 } // namespace

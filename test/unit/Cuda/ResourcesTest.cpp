@@ -17,7 +17,7 @@ struct Resources {
   int stackBytes = -1, spilledBytes = -1, registers = -1;
 };
 
-/// By kernel and architecture: "helix_round sm_80".
+/// By kernel and architecture: "helix_concat sm_80".
 std::map<std::string, Resources> resourcesOf(const std::string &image) {
   std::ifstream log(HELIX_CUDA_LOGS + image + ".log");
   std::map<std::string, Resources> all;

@@ -91,15 +91,85 @@ TEST(CudaRows, PackTransposesAndPads) {
       }
 }
 
-TEST(CudaRows, RoundsToNearestEven) {
-  std::vector<float> x = randomFloats(1000, 4, 100);
-  x.insert(x.end(), {0.0f, -0.0f, 1 + 0x1p-8f, 1 + 3 * 0x1p-8f, 1e30f, kInfinity, 0x1p-20f});
-  for (DType dtype : {DType::F16, DType::BF16}) {
-    Buffer<float> from(x);
-    Buffer<std::byte> to(x.size() * 2);
-    machine().launch(RoundArgs{from.data(), to.data(), dtype, x.size()});
-    EXPECT_EQ(to.read(), store(dtype, x));
+/// The parts of x [rows, k] and the powers of its rows.
+struct SplitRows {
+  std::vector<std::byte> parts;
+  std::vector<float> powers;
+
+  SplitRows(DType dtype, uint32_t parts, const std::vector<float> &x, size_t rows, size_t k) : powers(rows, 1) {
+    Buffer<float> from(x), devicePowers(rows);
+    Buffer<std::byte> to(parts * rows * linearStride(k, dtype) * 2);
+    machine().launch(SplitRowsArgs{from.data(), to.data(), dtype, parts, devicePowers.data(), rows, k});
+    this->parts = to.read();
+    if (dtype == DType::F16)
+      powers = devicePowers.read();
   }
+};
+
+TEST(CudaRows, OnePartIsTheNearestNumber) {
+  std::vector<float> x = randomFloats(1000, 4, 100);
+  x.insert(x.end(), {0.0f, -0.0f, 1 + 0x1p-8f, 1 + 3 * 0x1p-8f, 1e30f, kInfinity, 0x1p-20f, -3});
+  EXPECT_EQ(SplitRows(DType::BF16, 1, x, 1, x.size()).parts, store(DType::BF16, x));
+  x.resize(1000);
+  SplitRows half(DType::F16, 1, x, 1, x.size());
+  EXPECT_EQ(half.powers[0], 0x1p-8f); // the largest is below 128
+  for (float &value : x)
+    value *= 0x1p8f;
+  EXPECT_EQ(half.parts, store(DType::F16, x));
+}
+
+TEST(CudaRows, PartsAddUpToTheRow) {
+  const size_t rows = 5, k = 301;
+  std::vector<float> x = randomFloats(rows * k, 7, 3);
+  for (size_t i = 0; i < k; ++i) { // rows of very different size, and one of zeros
+    x[k + i] *= 0x1p100f;
+    x[2 * k + i] *= std::ldexp(1.0f, -int(i % 90));
+    x[3 * k + i] = 0;
+    x[4 * k + i] *= 0x1p-80f;
+  }
+  for (auto [dtype, parts] : {std::pair(DType::BF16, 3u), {DType::F16, 2u}}) {
+    SplitRows split(dtype, parts, x, rows, k);
+    size_t stride = linearStride(k, dtype);
+    for (size_t row = 0; row < rows; ++row) {
+      double largest = 0;
+      for (size_t i = 0; i < k; ++i)
+        largest = std::max(largest, std::fabs(double(x[row * k + i])));
+      for (size_t i = 0; i < stride; ++i) {
+        double sum = 0, want = i < k ? double(x[row * k + i]) : 0;
+        for (uint32_t part = 0; part < parts; ++part)
+          sum += decode(dtype, split.parts.data(), (part * rows + row) * stride + i) * split.powers[row];
+        if (dtype == DType::BF16)
+          ASSERT_EQ(sum, want) << row << " " << i;
+        else
+          ASSERT_NEAR(sum, want, std::max(std::fabs(want) * 0x1p-22, largest * 0x1p-38)) << row << " " << i;
+      }
+    }
+  }
+}
+
+TEST(CudaRows, PartsShowWhatIsNotFinite) {
+  for (auto [dtype, parts] : {std::pair(DType::BF16, 3u), {DType::F16, 2u}})
+    for (uint32_t bits : {0x7fc00000u, 0x7f800001u, 0x7f800000u, 0xff800000u}) {
+      std::vector<float> x = {1, 0, 2};
+      std::memcpy(&x[1], &bits, sizeof bits);
+      SplitRows split(dtype, parts, x, 1, 3);
+      double sums[3] = {};
+      for (uint32_t part = 0; part < parts; ++part)
+        for (size_t i = 0; i < 3; ++i)
+          sums[i] += decode(dtype, split.parts.data(), part * linearStride(3, dtype) + i) * split.powers[0];
+      EXPECT_EQ(sums[0], 1);
+      EXPECT_EQ(sums[2], 2);
+      if (std::isnan(x[1]))
+        EXPECT_TRUE(std::isnan(sums[1]));
+      else
+        EXPECT_EQ(sums[1], x[1]);
+    }
+}
+
+TEST(CudaRows, RowsAreScaled) {
+  Buffer<float> y(std::vector<float>{1, 2, 3, 4, 5, 6}), factors(std::vector<float>{2, 0.5f});
+  machine().launch(ScaleRowsArgs{y.data(), factors.data(), 2, 3});
+  EXPECT_EQ(y.read(), (std::vector<float>{2, 4, 6, 2, 2.5f, 3}));
 }
 
 TEST(CudaRows, AppendWritesEachTokenOnItsOwnerOnly) {
