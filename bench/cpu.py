@@ -184,14 +184,11 @@ def steps(bench, dtype, batch, context, pairs, runtime):
         if runtime:
             bench.record(f"step_vs_onnxruntime/{dtype}/{shape_name}", values[2] / values[1], "",
                          2.0 if dtype == "bf16" else 1.2)
-        if prefill:
-            calls = [lambda: server.ask(f"prefill {PROMPT}")]
-            if runtime:
-                calls.append(other.bind(PROMPT, 0))
-            values = turns(calls, max(3, pairs // 4))
+        if prefill and dtype == "f32":
+            # Products of many rows compute in f32 whatever the weights are kept in.
+            values = turns([lambda: server.ask(f"prefill {PROMPT}"), other.bind(PROMPT, 0)], pairs)
             bench.record(f"prefill_time/{dtype}/llama-3.2-1b-2k", values[0], "s", better="lower")
-            if runtime:
-                bench.record(f"prefill_vs_onnxruntime/{dtype}/llama-3.2-1b-2k", values[1] / values[0], "", 1.0)
+            bench.record(f"prefill_vs_onnxruntime/{dtype}/llama-3.2-1b-2k", values[1] / values[0], "", 1.0)
         if prefill and dtype == "bf16":
             times = sorted(server.ask("step") for _ in range(1000 if pairs >= PAIRS else 50))
             bench.record(f"p99_over_p50/{dtype}/{shape_name}", times[len(times) * 99 // 100] / times[len(times) // 2], "",

@@ -14,17 +14,31 @@ namespace {
 constexpr uint64_t kBytes = uint64_t(1) << 30;
 
 const char *nameOf(cpu::DType dtype) {
-  return dtype == cpu::DType::F32 ? "f32" : dtype == cpu::DType::F16 ? "f16" : "bf16";
+  switch (dtype) {
+  case cpu::DType::F32:
+    return "f32";
+  case cpu::DType::F16:
+    return "f16";
+  case cpu::DType::BF16:
+    return "bf16";
+  case cpu::DType::I8:
+    return "int8";
+  case cpu::DType::F8E4M3:
+    return "fp8";
+  }
+  return "";
 }
 
 /// Numbers of a long cycle between -1/2 and 1/2.
 void fill(Workers &workers, const Mapping &memory, cpu::DType dtype) {
-  cpu::withElement(dtype, [&](auto element) {
+  cpu::withCacheElement(dtype, [&](auto element) {
     using Element = decltype(element);
     auto *to = reinterpret_cast<Element *>(memory.data());
+    // Of the codes of int8, all.
+    constexpr float range = std::is_same_v<Element, cpu::Int8> ? 254 : 1;
     workers.parallel(memory.size() / sizeof(Element), [&](size_t begin, size_t end, unsigned) {
       for (size_t i = begin; i < end; ++i)
-        cpu::fromFloat(float(i * 2654435761u >> 12 & 1023) / 1024 - 0.5f, to[i]);
+        cpu::fromFloat((float(i * 2654435761u >> 12 & 1023) / 1024 - 0.5f) * range, to[i]);
     });
   });
 }
@@ -148,6 +162,7 @@ Prepared attention(Workers &workers, cpu::DType dtype, AttentionShape shape) {
     args.cache.heads = shape.kvHeads;
     args.cache.keyDim = args.cache.valueDim = shape.dim;
     args.cache.dtype = dtype;
+    args.cache.keyTogether = cpu::kvKeyTogether(dtype, shape.dim);
     args.tokens = args.tokenCount = 1;
     args.batchCount = shape.batch;
     args.heads = args.paddedHeads = heads;
@@ -192,10 +207,11 @@ std::vector<Case> allCases() {
                [=](Workers &workers, size_t rows, size_t k, size_t n) {
                  return quantizedProduct(workers, bits, x, rows, k, n);
                });
-  for (cpu::DType dtype : {cpu::DType::BF16, cpu::DType::F16, cpu::DType::F32}) {
+  for (cpu::DType dtype : {cpu::DType::BF16, cpu::DType::F16, cpu::DType::F32, cpu::DType::I8, cpu::DType::F8E4M3}) {
     std::string type = nameOf(dtype);
-    products(type,
-             [=](Workers &workers, size_t rows, size_t k, size_t n) { return product(workers, dtype, rows, k, n); });
+    if (cpu::elementBytes(dtype) != 1)
+      products(type,
+               [=](Workers &workers, size_t rows, size_t k, size_t n) { return product(workers, dtype, rows, k, n); });
     for (auto [group, dim, kvHeads] :
          {std::tuple<uint32_t, uint32_t, uint32_t>{4, 64, 8}, {4, 128, 8}, {8, 64, 8}, {8, 128, 8}, {4, 64, 1}})
       cases.push_back({"attention/" + type + "/g" + std::to_string(group) + "-d" + std::to_string(dim) + "-64k" +

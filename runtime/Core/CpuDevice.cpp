@@ -32,7 +32,20 @@ Error caughtBy(uint32_t rank) {
 
 CpuDevice::CpuDevice(const artifact::Artifact &artifact, const SessionOptions &options)
     : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
-      threads(threadCount(options, mesh.ranks())), images(artifact) {}
+      threads(threadCount(options, mesh.ranks())), images(artifact) {
+  std::vector<Cpus> nodes = nodesOfThread();
+  if (options.pinning == Pinning::Off || (options.pinning == Pinning::Auto && nodes.size() < 2))
+    return;
+  std::vector<unsigned> counts;
+  for (uint32_t r = 0; r < mesh.ranks(); ++r)
+    counts.push_back(threadsOf(r));
+  if (std::optional<std::vector<Cpus>> placed = placeThreads(std::move(nodes), counts))
+    cpus = std::move(*placed);
+  else if (options.pinning == Pinning::On)
+    throw Error(ErrorCode::ArgumentInvalid, counted(threads, "thread") +
+                                                " cannot each stay on a CPU of their own, as "
+                                                "there are fewer; ask for fewer with --threads, or leave --pin out");
+}
 
 uint64_t CpuDevice::pages() const {
   const artifact::KvLayout &kv = *artifact.kv();
@@ -61,6 +74,8 @@ void CpuDevice::checkMemory() const {
 /// Runs body(rank) on a thread per rank and waits for all. If one throws, the others are told to stop, and the error
 /// that came first, not those that followed from it, is thrown here.
 template <typename Body> void CpuDevice::onAllRanks(const Body &body) {
+  // The first rank's thread is the caller's, and the caller's again afterwards.
+  OnCpu stay(cpus.empty() ? std::nullopt : std::optional(cpus[0][0]));
   rankThreads->parallel(mesh.ranks(), [&](size_t begin, size_t end, unsigned) {
     for (size_t r = begin; r < end; ++r) {
       try {
@@ -105,7 +120,8 @@ void CpuDevice::initialise(std::span<const Mapping> files, const std::function<v
     std::vector<std::byte *> segments;
     bool spin = threads <= std::thread::hardware_concurrency();
     for (uint32_t r = 0; r < mesh.ranks(); ++r) {
-      executors.push_back(std::make_unique<Executor>(artifact, layout, r, threadsOf(r), spin));
+      executors.push_back(
+          std::make_unique<Executor>(artifact, layout, r, threadsOf(r), spin, cpus.empty() ? Cpus() : cpus[r]));
       segments.push_back(executors.back()->segment());
     }
     InprocOptions options;
@@ -113,7 +129,10 @@ void CpuDevice::initialise(std::span<const Mapping> files, const std::function<v
     options.spin = spin;
     options.link = settings.link;
     communicators = inprocCommunicators(mesh, segments, options);
-    rankThreads = std::make_unique<Workers>(mesh.ranks());
+    Cpus firsts;
+    for (const Cpus &own : cpus)
+      firsts.push_back(own.front());
+    rankThreads = std::make_unique<Workers>(mesh.ranks(), false, firsts);
   } catch (const std::system_error &error) {
     throw Error(ErrorCode::SystemFailure, "cannot start " + std::to_string(threads) + " threads: " + error.what() +
                                               "; ask for fewer with --threads");

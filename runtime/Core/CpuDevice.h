@@ -2,6 +2,7 @@
 #ifndef HELIX_RUNTIME_CORE_CPUDEVICE_H
 #define HELIX_RUNTIME_CORE_CPUDEVICE_H
 
+#include "runtime/Core/Affinity.h"
 #include "runtime/Core/Device.h"
 #include "runtime/Core/Executor.h"
 #include "runtime/Error.h"
@@ -38,7 +39,8 @@ private:
   SessionOptions settings;
   Mesh mesh;
   RankLayout layout;
-  unsigned threads; ///< of all ranks
+  unsigned threads;       ///< of all ranks
+  std::vector<Cpus> cpus; ///< of each rank's threads, if they are pinned
   Images images;
 
   Mapping table;

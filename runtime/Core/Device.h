@@ -25,10 +25,15 @@ struct Processes {
   std::string rendezvous;
 };
 
+/// Whether each thread of a rank on the CPU stays on a CPU of its own. Auto: on machines with several NUMA nodes, if
+/// there are as many CPUs as threads.
+enum class Pinning { Auto, On, Off };
+
 struct SessionOptions {
   std::string weightsRoot = {}; ///< empty: the artifact's directory
   /// Of all ranks, at least one each; 0: as many as there are cores.
   unsigned threads = 0;
+  Pinning pinning = Pinning::Auto;
   std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective
   std::optional<Link> link = {};                ///< an artificial one between the ranks
   uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept

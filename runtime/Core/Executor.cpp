@@ -15,12 +15,12 @@ constexpr uint64_t kParallelBytes = 32 * 1024;
 } // namespace
 
 Executor::Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads,
-                   bool spin)
+                   bool spin, std::span<const unsigned> cpus)
     : artifact(artifact), layout(layout), mesh(meshOf(artifact)), rank(rank),
       weights(Mapping::zeros(layout.weightBytes)), kv(Mapping::zeros(layout.kvBytes)),
       device(Mapping::zeros(layout.deviceBytes)), comm(Mapping::zeros(layout.commBytes)),
       scratch(Mapping::zeros(layout.needs(threads).scratch)), last(Mapping::zeros(layout.logitsBytes)),
-      workers(threads, spin), recorded(layout.events) {}
+      workers(threads, spin, cpus), recorded(layout.events) {}
 
 StepInputs::StepInputs(const artifact::Entry &entry) {
   bool isStateless = entry.kind() == artifact::EntryKind::Stateless;

@@ -29,7 +29,7 @@ namespace helix {
 class Executor {
 public:
   Executor(const artifact::Artifact &artifact, const RankLayout &layout, uint32_t rank, unsigned threads,
-           bool spin = false);
+           bool spin = false, std::span<const unsigned> cpus = {});
 
   std::byte *segment() const { return comm.data(); }
 

@@ -175,6 +175,7 @@ void Executor::bind(const Images &images, std::span<const StepInputs> inputs, co
   communicator = &peers;
   for (uint32_t i = 0; i < layout.layers.size(); ++i) {
     cpu::KvCache cache = cacheOf(artifact, i, rank);
+    cache.keyTogether = cpu::kvKeyTogether(cache.dtype, cache.keyDim);
     cache.key = kv.data() + layout.layers[i].key.offset;
     cache.value = kv.data() + layout.layers[i].value.offset;
     if (layout.layers[i].keyScale.bytes != 0) {

@@ -1,13 +1,16 @@
 //===- Workers.cpp - The threads of one rank -------------------------------===//
 #include "runtime/Core/Workers.h"
+#include "runtime/Core/Affinity.h"
 #include "runtime/Pause.h"
 
 namespace helix {
 
-Workers::Workers(unsigned count, bool spin) : spin(spin) {
+Workers::Workers(unsigned count, bool spin, std::span<const unsigned> cpus) : spin(spin) {
   try {
-    for (unsigned worker = 1; worker < count; ++worker)
-      helpers.emplace_back([this, worker] { help(worker); });
+    for (unsigned worker = 1; worker < count; ++worker) {
+      std::optional<unsigned> cpu = cpus.empty() ? std::nullopt : std::optional(cpus[worker]);
+      helpers.emplace_back([this, worker, cpu] { help(worker, cpu); });
+    }
   } catch (...) {
     // The destructor does not run; threads that were started must end.
     stopping = true;
@@ -47,7 +50,8 @@ void Workers::share(unsigned worker) const {
     call(context, begin, end, worker);
 }
 
-void Workers::help(unsigned worker) {
+void Workers::help(unsigned worker, std::optional<unsigned> cpu) {
+  OnCpu stay(cpu);
   // Jobs come one by one, each after the last is done: none can be missed, the first included.
   for (uint32_t seen = 0;; ++seen) {
     awaitChange(generation, seen, spin);

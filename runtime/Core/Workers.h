@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -15,8 +17,9 @@ namespace helix {
 class Workers {
 public:
   /// `count` threads in all, the caller's included. They sleep when they have nothing to do; with `spin` not before
-  /// they have looked for work a little while, as the next kernel of a step comes sooner than a thread wakes.
-  explicit Workers(unsigned count, bool spin = false);
+  /// they have looked for work a little while, as the next kernel of a step comes sooner than a thread wakes. With
+  /// `cpus`, one for each, helper i stays on cpus[i]; where the caller runs is his affair.
+  explicit Workers(unsigned count, bool spin = false, std::span<const unsigned> cpus = {});
   ~Workers();
 
   unsigned count() const { return unsigned(helpers.size()) + 1; }
@@ -37,7 +40,7 @@ private:
   using Call = void (*)(const void *context, size_t begin, size_t end, unsigned worker);
   void run(size_t items, const void *context, Call call);
   void share(unsigned worker) const;
-  void help(unsigned worker);
+  void help(unsigned worker, std::optional<unsigned> cpu);
 
   bool spin;
 

@@ -50,8 +50,8 @@ void join(const Item &item, const State &state, const State &later) {
   }
 }
 
-/// The state of one segment.
-template <typename T> HWY_NOINLINE void attend(const Item &item, uint64_t segment) {
+/// The state of one segment; D dimensions of keys lie together.
+template <typename T, size_t D> HWY_NOINLINE void attend(const Item &item, uint64_t segment) {
   std::fill_n(item.state.output, item.rows() * item.outputStride, 0.0f);
   std::fill_n(item.state.maxima, item.rows(), kLowest);
   std::fill_n(item.state.sums, item.rows(), 0.0f);
@@ -59,16 +59,22 @@ template <typename T> HWY_NOINLINE void attend(const Item &item, uint64_t segmen
   // Splits count from the sequence's start, whatever the window; those before it have nothing to do.
   uint64_t tokens = segmentTokens(item.args.cache), oldest = item.seen.begin / item.splitTokens * item.splitTokens;
   uint64_t start = std::max(segment * tokens, oldest), end = std::min((segment + 1) * tokens, item.seen.end);
-  Runs<T> buffers[2], *runs = buffers, *next = buffers + 1;
+  Runs buffers[2], *runs = buffers, *next = buffers + 1;
   findRuns(item, start, *runs);
   for (; start < end; start += item.splitTokens, std::swap(runs, next)) {
     findRuns(item, start + item.splitTokens, *next);
-    split(item, start, *runs, *next);
+    split<T, D>(item, start, *runs, *next);
   }
 }
 
 void attendSegment(const Item &item, uint64_t segment) {
-  withCacheElement(item.args.cache.dtype, [&](auto element) { attend<decltype(element)>(item, segment); });
+  withCacheElement(item.args.cache.dtype, [&](auto element) {
+    using T = decltype(element);
+    if constexpr (std::is_same_v<T, BFloat>)
+      if (item.args.cache.keyTogether == 2)
+        return attend<T, 2>(item, segment);
+    attend<T, 1>(item, segment);
+  });
 }
 
 /// The results of an item's rows, of its query tokens that are not in use up to `last`, and of padding heads.

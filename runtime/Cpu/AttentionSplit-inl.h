@@ -16,6 +16,7 @@
 #include "runtime/Cpu/Vector-inl.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 HWY_BEFORE_NAMESPACE();
@@ -80,21 +81,21 @@ struct Block {
 };
 
 /// Tokens of a split that lie in one page.
-template <typename T> struct Run {
-  const T *key;   ///< [keyDim, block], at the run's first token
-  const T *value; ///< [count, valueDim]
-  size_t scale;   ///< index of the first token's scale
+struct Run {
+  const std::byte *key;   ///< [keyDim / keyTogether, block, keyTogether], at the run's first token
+  const std::byte *value; ///< [count, valueDim]
+  size_t scale;           ///< index of the first token's scale
   size_t token, count;
 };
 
 /// All runs of a split, in order.
-template <typename T> struct Runs {
-  Run<T> run[kSplitTokens + 1]; // pages of one token, or the split starts within one
+struct Runs {
+  Run run[kSplitTokens + 1]; // pages of one token, or the split starts within one
   size_t count = 0;
 
   /// The run that holds `token`, a token of the split.
-  const Run<T> *at(size_t token) const {
-    const Run<T> *it = run;
+  const Run *at(size_t token) const {
+    const Run *it = run;
     while (it->token + it->count <= token)
       ++it;
     return it;
@@ -102,8 +103,10 @@ template <typename T> struct Runs {
 };
 
 /// Those of the split at `start`, as far as the item sees it.
-template <typename T> HWY_INLINE void findRuns(const Item &item, uint64_t start, Runs<T> &runs) {
+inline void findRuns(const Item &item, uint64_t start, Runs &runs) {
   const KvCache &cache = item.args.cache;
+  const size_t bytes = elementBytes(cache.dtype);
+  const auto *keys = static_cast<const std::byte *>(cache.key), *values = static_cast<const std::byte *>(cache.value);
   runs.count = 0;
   size_t end = start < item.seen.end ? std::min(item.seen.end - start, item.splitTokens) : 0,
          offset = start % cache.block;
@@ -111,8 +114,8 @@ template <typename T> HWY_INLINE void findRuns(const Item &item, uint64_t start,
   for (size_t token = 0; token < end; ++page, offset = 0) {
     size_t count = std::min<size_t>(cache.block - offset, end - token);
     auto physical = uint64_t(*page);
-    runs.run[runs.count++] = {static_cast<const T *>(cache.key) + kvKeyIndex(cache, physical, item.kvHead, offset),
-                              static_cast<const T *>(cache.value) + kvValueIndex(cache, physical, item.kvHead, offset),
+    runs.run[runs.count++] = {keys + kvKeyIndex(cache, physical, item.kvHead, offset) * bytes,
+                              values + kvValueIndex(cache, physical, item.kvHead, offset) * bytes,
                               kvScaleIndex(cache, physical, item.kvHead) + offset, token, count};
     token += count;
   }
@@ -123,21 +126,21 @@ inline constexpr size_t kSoftmaxAhead = 256;
 
 /// What to fetch while a split's weights are made and its values are used: the keys of the next, in the order of their
 /// bytes.
-template <typename T> struct KeysAhead {
-  const Runs<T> *runs = nullptr;
-  size_t pageElements = 0;
-  size_t run = 0, element = 0;
-  size_t share = 0; ///< elements with each dimension of a page's values
+struct KeysAhead {
+  const Runs *runs = nullptr;
+  size_t pageBytes = 0;
+  size_t run = 0, byte = 0;
+  size_t share = 0; ///< bytes with each dimension of a page's values
 
-  size_t left() const { return runs && run < runs->count ? (runs->count - run) * pageElements - element : 0; }
+  size_t left() const { return runs && run < runs->count ? (runs->count - run) * pageBytes - byte : 0; }
 
-  /// The next `count` elements; null when all are asked for.
-  HWY_INLINE const T *take(size_t count) {
+  /// The next `count` bytes; null when all are asked for.
+  HWY_INLINE const std::byte *take(size_t count) {
     if (left() == 0)
       return nullptr;
-    const T *at = runs->run[run].key + element;
-    for (element += count; run < runs->count && element >= pageElements; ++run)
-      element -= pageElements;
+    const std::byte *at = runs->run[run].key + byte;
+    for (byte += count; run < runs->count && byte >= pageBytes; ++run)
+      byte -= pageBytes;
     return at;
   }
 };
@@ -146,10 +149,14 @@ template <typename T> struct KeysAhead {
 // Scores
 //===-----------------------------------------------------------------------===//
 
-/// Scores of R rows against V vectors of tokens. Slots that a row does not see give scores that it does not read.
-/// Fetches `value`, the same pages' values, as it goes: pages are too short for the processor to see what comes next,
-/// so values come while keys are used, and the next split's keys while values are.
-template <size_t R, size_t V, typename T>
+/// The vectors of the dimensions of keys that lie together at p.
+HWY_INLINE void loadDims(const auto *p, Vec (&dims)[1]) { dims[0] = load(p); }
+HWY_INLINE void loadDims(const auto *p, Vec (&dims)[2]) { loadTwo(p, dims[0], dims[1]); }
+
+/// Scores of R rows against V vectors of tokens, D dimensions of whose keys lie together. Slots that a row does not see
+/// give scores that it does not read. Fetches `value`, the same pages' values, as it goes: pages are too short for the
+/// processor to see what comes next, so values come while keys are used, and the next split's keys while values are.
+template <size_t R, size_t V, size_t D, typename T>
 HWY_INLINE void score(const Item &item, const float *HWY_RESTRICT query, const T *const *key, const T *const *value,
                       const size_t *token) {
   const F32 d;
@@ -158,20 +165,27 @@ HWY_INLINE void score(const Item &item, const float *HWY_RESTRICT query, const T
     for (size_t v = 0; v < V; ++v)
       sum[r][v] = hn::Zero(d);
   const size_t dims = item.args.cache.keyDim, block = item.args.cache.block;
+  const T *keys[V];
+  for (size_t v = 0; v < V; ++v)
+    keys[v] = key[v];
   for (size_t i = 0, page = 0; page < V; ++page) {
     // One page of values after the other, in the order of their bytes.
     const T *next = value[page];
-    HWY_UNROLL(4)
-    for (size_t end = (page + 1) * dims / V; i < end; ++i, next += V * block) {
-      for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
-        prefetch(next + line);
-      Vec column[V];
+    HWY_UNROLL(2)
+    for (size_t end = (page + 1) * dims / (V * D) * D; i < end; i += D) {
+      Vec column[V][D];
       for (size_t v = 0; v < V; ++v)
-        column[v] = load(key[v] + i * block);
-      for (size_t r = 0; r < R; ++r) {
-        Vec element = hn::Set(d, query[i * R + r]);
-        for (size_t v = 0; v < V; ++v)
-          sum[r][v] = hn::MulAdd(element, column[v], sum[r][v]);
+        loadDims(keys[v] + i * block, column[v]);
+      for (size_t dim = 0; dim < D; ++dim, next += V * block) {
+        for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
+          prefetch(next + line);
+        // Spread over the arithmetic: a burst of them would wait for each other, and the loads behind them.
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        for (size_t r = 0; r < R; ++r) {
+          Vec element = hn::Set(d, query[(i + dim) * R + r]);
+          for (size_t v = 0; v < V; ++v)
+            sum[r][v] = hn::MulAdd(element, column[v][dim], sum[r][v]);
+        }
       }
     }
   }
@@ -183,42 +197,41 @@ HWY_INLINE void score(const Item &item, const float *HWY_RESTRICT query, const T
 }
 
 /// `count` vectors of tokens, V at a time, the rest in halves of V.
-template <size_t R, size_t V, typename T>
+template <size_t R, size_t V, size_t D, typename T>
 HWY_INLINE void scoreVectors(const Item &item, const float *query, const T *const *key, const T *const *value,
                              const size_t *token, size_t count) {
   for (; count >= V; count -= V, key += V, value += V, token += V)
-    score<R, V>(item, query, key, value, token);
+    score<R, V, D>(item, query, key, value, token);
   if constexpr (V > 1)
-    scoreVectors<R, V / 2>(item, query, key, value, token, count);
+    scoreVectors<R, V / 2, D>(item, query, key, value, token, count);
 }
 
-template <size_t R, typename T> HWY_INLINE void scoreBlock(const Item &item, const Block &block, const Runs<T> &runs) {
+template <size_t R, size_t D, typename T>
+HWY_INLINE void scoreBlock(const Item &item, const Block &block, const Runs &runs) {
   constexpr size_t vectors = vectorsOf<R>();
   const float *query = item.queries + block.row * item.args.cache.keyDim;
   bool fetch = block.row == 0;
   const T *key[vectors], *value[vectors];
   size_t at[vectors], count = 0;
-  for (const Run<T> *run = runs.at(block.from[0]); run != runs.run + runs.count && run->token < block.seen[R - 1];
-       ++run)
+  for (const Run *run = runs.at(block.from[0]); run != runs.run + runs.count && run->token < block.seen[R - 1]; ++run)
     for (size_t i = 0; i < run->count; i += kLanes) {
-      key[count] = run->key + i;
+      key[count] = reinterpret_cast<const T *>(run->key) + i * D;
       // Other row blocks find the values fetched: they ask for what they have.
-      value[count] = fetch ? run->value + i : run->key + i;
+      value[count] = fetch ? reinterpret_cast<const T *>(run->value) + i : key[count];
       at[count] = run->token + i;
       if (++count == vectors) {
-        score<R, vectors>(item, query, key, value, at);
+        score<R, vectors, D>(item, query, key, value, at);
         count = 0;
       }
     }
-  scoreVectors<R, vectors>(item, query, key, value, at, count);
+  scoreVectors<R, vectors, D>(item, query, key, value, at, count);
 }
 
 /// Multiplies a row's numbers of the split's tokens with their scales: scores of key codes, or weights of value codes.
-template <typename T>
-HWY_INLINE void applyScales(const Item &item, const Block &block, const Runs<T> &runs, size_t r, const float *scales) {
+inline void applyScales(const Item &item, const Block &block, const Runs &runs, size_t r, const float *scales) {
   float *numbers = item.scores + r * kScoreStride;
   for (size_t i = 0; i < runs.count; ++i) {
-    const Run<T> &run = runs.run[i];
+    const Run &run = runs.run[i];
     size_t begin = std::max(run.token, block.from[r]), end = std::min(run.token + run.count, block.seen[r]);
     for (size_t token = begin; token < end; ++token)
       numbers[token] *= scales[run.scale + token - run.token];
@@ -226,7 +239,7 @@ HWY_INLINE void applyScales(const Item &item, const Block &block, const Runs<T> 
 }
 
 /// What the scale leaves of a row's scores: the cap, then the slope.
-HWY_INLINE void adjust(const Item &item, const Block &block, size_t r) {
+inline void adjust(const Item &item, const Block &block, size_t r) {
   const F32 d;
   float *scores = item.scores + r * kScoreStride;
   if (item.args.softcap != 0) {
@@ -253,9 +266,9 @@ HWY_INLINE void adjust(const Item &item, const Block &block, size_t r) {
 /// Turns the scores of R rows from `row` on into weights e^(score - m), m the largest of the row's scores of the split,
 /// and sums them. A score of NaN makes the sum NaN, whatever the maximum does with it. Rows go side by side, as each
 /// alone is a chain of dependent instructions.
-template <size_t R, typename T>
+template <size_t R>
 HWY_INLINE void softmax(const Item &item, const Block &block, size_t row, float *maxima, float *sums,
-                        KeysAhead<T> &ahead) {
+                        KeysAhead &ahead) {
   const F32 d;
   float *scores = item.scores + row * kScoreStride;
   const size_t *from = block.from + row, *seen = block.seen + row;
@@ -277,9 +290,9 @@ HWY_INLINE void softmax(const Item &item, const Block &block, size_t row, float 
     total[r] = hn::Zero(d);
   }
   for (size_t i = begin; i < end; i += kLanes) {
-    if (const T *next = ahead.take(kSoftmaxAhead / sizeof(T)))
+    if (const std::byte *next = ahead.take(kSoftmaxAhead))
       for (size_t line = 0; line < kSoftmaxAhead; line += 64)
-        prefetch(next + line / sizeof(T));
+        prefetch(next + line);
     for (size_t r = 0; r < R; ++r) {
       float *own = scores + r * kScoreStride + i;
       Vec weight = exponential(hn::Sub(hn::LoadU(d, own), base[r]));
@@ -309,8 +322,7 @@ template <size_t R> HWY_INLINE void joinMaxima(float *maxima, const float *other
 }
 
 /// The weights of R rows, and their running maxima and sums with them.
-template <size_t R, typename T>
-HWY_INLINE void weigh(const Item &item, Block &block, const Runs<T> &runs, KeysAhead<T> &ahead) {
+template <size_t R> HWY_NOINLINE void weigh(const Item &item, Block &block, const Runs &runs, KeysAhead &ahead) {
   const KvCache &cache = item.args.cache;
   float maxima[R], sums[R];
   for (size_t r = 0; r < R; ++r) {
@@ -368,7 +380,7 @@ HWY_INLINE void addSome(const Block &block, const float *scores, const T *value,
 /// Joins the weighted values of a split with the running output, for V vectors of the value's dimensions from `from`
 /// on.
 template <size_t R, size_t V, typename T>
-HWY_INLINE void values(const Item &item, const Block &block, const Runs<T> &runs, KeysAhead<T> &ahead, size_t from) {
+HWY_INLINE void values(const Item &item, const Block &block, const Runs &runs, KeysAhead &ahead, size_t from) {
   const F32 d;
   const KvCache &cache = item.args.cache;
   Vec sum[R][V];
@@ -377,19 +389,20 @@ HWY_INLINE void values(const Item &item, const Block &block, const Runs<T> &runs
       sum[r][v] = hn::Zero(d);
   const float *HWY_RESTRICT scores = item.scores;
   const size_t dims = cache.valueDim, none = block.from[R - 1], all = block.seen[0], last = block.seen[R - 1];
-  for (const Run<T> *run = runs.at(block.from[0]); run != runs.run + runs.count && run->token < last; ++run) {
-    const T *value = run->value + from, *next = ahead.take(V * kLanes * ahead.share);
+  for (const Run *run = runs.at(block.from[0]); run != runs.run + runs.count && run->token < last; ++run) {
+    const T *value = reinterpret_cast<const T *>(run->value) + from;
+    const std::byte *next = ahead.take(V * kLanes * ahead.share);
     size_t step = V * kLanes * ahead.share / cache.block;
     if (!next)
-      next = value; // fetched already
+      next = reinterpret_cast<const std::byte *>(value); // fetched already
     // All rows see what lies between.
     size_t first = run->token, end = std::min(first + run->count, last), begin = std::min(end, std::max(first, none)),
            stop = std::max(begin, std::min(end, all));
     addSome<R, V>(block, scores, value, dims, first, begin, sum);
     value += (begin - first) * dims;
-    HWY_UNROLL(4)
+    HWY_UNROLL(2)
     for (size_t token = begin; token < stop; ++token, value += dims, next += step) {
-      for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
+      for (size_t line = 0; line < V * kLanes * sizeof(T); line += 64)
         prefetch(next + line);
       Vec row[V];
       loadRow(value, row);
@@ -417,13 +430,12 @@ HWY_INLINE void values(const Item &item, const Block &block, const Runs<T> &runs
 
 /// All dimensions from `from` on, V vectors at a time, the rest in halves of V.
 template <size_t R, size_t V, typename T>
-HWY_INLINE void valueVectors(const Item &item, const Block &block, const Runs<T> &runs, KeysAhead<T> &ahead,
-                             size_t from) {
+HWY_INLINE void valueVectors(const Item &item, const Block &block, const Runs &runs, KeysAhead &ahead, size_t from) {
   size_t end = (item.args.cache.valueDim + kLanes - 1) / kLanes * kLanes;
   for (; from + V * kLanes <= end; from += V * kLanes)
-    values<R, V>(item, block, runs, ahead, from);
+    values<R, V, T>(item, block, runs, ahead, from);
   if constexpr (V > 1)
-    valueVectors<R, V / 2>(item, block, runs, ahead, from);
+    valueVectors<R, V / 2, T>(item, block, runs, ahead, from);
 }
 
 //===-----------------------------------------------------------------------===//
@@ -443,8 +455,8 @@ template <size_t R = kTileRows> void packQueries(const Item &item, size_t row = 
 
 /// Rows from `row` on in register blocks of R, the rest in halves of R, over the split at `start`. What a row computes
 /// does not depend on R. Fetches the keys of the split after it.
-template <size_t R = kTileRows, typename T>
-HWY_INLINE void split(const Item &item, uint64_t start, const Runs<T> &runs, const Runs<T> &nextRuns, size_t row = 0) {
+template <typename T, size_t D, size_t R = kTileRows>
+HWY_INLINE void split(const Item &item, uint64_t start, const Runs &runs, const Runs &nextRuns, size_t row = 0) {
   for (; row + R <= item.rows(); row += R) {
     Block block;
     block.row = row;
@@ -460,17 +472,17 @@ HWY_INLINE void split(const Item &item, uint64_t start, const Runs<T> &runs, con
       isSeen |= block.from[r] != block.seen[r];
     if (!isSeen)
       continue;
-    scoreBlock<R>(item, block, runs);
-    KeysAhead<T> ahead;
+    scoreBlock<R, D, T>(item, block, runs);
+    KeysAhead ahead;
     // Of a page that is longer than a split the keys of a split are no one piece.
     if (row == 0 && item.args.cache.block <= item.splitTokens)
-      ahead = {&nextRuns, size_t(item.args.cache.keyDim) * item.args.cache.block};
+      ahead = {&nextRuns, size_t(item.args.cache.keyDim) * item.args.cache.block * sizeof(T)};
     weigh<R>(item, block, runs, ahead);
     ahead.share = ahead.left() / std::max<size_t>(1, runs.count) / item.args.cache.valueDim;
-    valueVectors<R, vectorsOf<R>()>(item, block, runs, ahead, 0);
+    valueVectors<R, vectorsOf<R>(), T>(item, block, runs, ahead, 0);
   }
   if constexpr (R > 1)
-    split<R / 2>(item, start, runs, nextRuns, row);
+    split<T, D, R / 2>(item, start, runs, nextRuns, row);
 }
 
 } // namespace helix::cpu::HWY_NAMESPACE

@@ -34,10 +34,11 @@ constexpr uint64_t kvLocalLength(uint64_t length, uint64_t rank, uint64_t block,
 /// One layer's cache on one rank, and the block table that leads to it.
 ///
 /// Keys lie transposed within a page, [head][page][key_dim][block], so that a vector holds one dimension of several
-/// tokens: scores need no sums across lanes and a key is loaded once for all query heads of its group. Values lie as
-/// [head][page][block][value_dim]. A head's pages are one stream, which the processor reads ahead; were all heads of a
-/// page together, it would read ahead what another thread needs. Vector loads may run past a row's end, so an area ends
-/// with kKvSlackBytes that are never written.
+/// tokens: scores need no sums across lanes and a key is loaded once for all query heads of its group. CPUs keep two
+/// dimensions of bf16 together, [key_dim / 2][block][2]: one load gives a vector of either in two instructions, where
+/// each alone takes as many. Values lie as [head][page][block][value_dim]. A head's pages are one stream, which the
+/// processor reads ahead; were all heads of a page together, it would read ahead what another thread needs. Vector
+/// loads may run past a row's end, so an area ends with kKvSlackBytes that are never written.
 ///
 /// What codes mean is a multiple of a scale: of one for all keys and one for all values, or, where keyScales and
 /// valueScales are given, of one of each per token and head.
@@ -56,6 +57,7 @@ struct KvCache {
   DType dtype = DType::F32;
   float keyScale = 1, valueScale = 1;                 ///< 1 where each token and head has its own
   float *keyScales = nullptr, *valueScales = nullptr; ///< [head][page][block], kvScaleBytes(…) bytes each, or null
+  uint32_t keyTogether = 1;                           ///< dimensions of a key that lie together; divides keyDim
 };
 
 inline constexpr size_t kKvSlackBytes = 64;
@@ -80,9 +82,19 @@ constexpr uint64_t kvScaleIndex(const KvCache &cache, uint64_t page, uint64_t he
   return (head * cache.pages + page) * cache.block;
 }
 
-/// Index, in elements, of dimension 0 of the key at `offset` within page `page`; dimension d lies d * block further.
+/// `keyTogether` of a cache on a CPU.
+constexpr uint32_t kvKeyTogether(DType dtype, uint32_t keyDim) {
+  return dtype == DType::BF16 && keyDim % 2 == 0 ? 2 : 1;
+}
+
+/// Index, in elements, of dimension 0 of the key at `offset` within page `page`.
 constexpr uint64_t kvKeyIndex(const KvCache &cache, uint64_t page, uint64_t head, uint64_t offset) {
-  return (head * cache.pages + page) * cache.block * cache.keyDim + offset;
+  return (head * cache.pages + page) * cache.block * cache.keyDim + offset * cache.keyTogether;
+}
+
+/// How much further dimension `dim` of a key lies.
+constexpr uint64_t kvKeyStep(const KvCache &cache, uint64_t dim) {
+  return dim / cache.keyTogether * cache.keyTogether * cache.block + dim % cache.keyTogether;
 }
 
 /// Index, in elements, of the value at `offset` within page `page`; its dimensions follow one another.

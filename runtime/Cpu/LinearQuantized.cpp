@@ -32,6 +32,8 @@ public:
     }
     table = Bits == 8 ? hn::Set(d, 0x1p23f + zero) : hn::Load(d, numbers);
     place = hn::Load(di, lanes);
+    // The compiler must not know it: it would take the one shuffle of `at` apart into several instructions.
+    asm("" : "+v"(place.raw));
     turn.raw = hn::Load(di, turned).raw;
   }
 

@@ -64,17 +64,17 @@ static float scaleOf(const float *numbers, size_t count, float shared, float *ow
   return *own = largest / largestCode;
 }
 
-/// Stores `count` numbers `step` elements apart.
-template <typename Element>
-static void keep(const float *numbers, size_t count, float shared, float *own, Element *to, size_t step) {
+/// Stores `count` numbers, number i at index at(i).
+template <typename Element, typename At>
+static void keep(const float *numbers, size_t count, float shared, float *own, Element *to, const At &at) {
   if constexpr (std::is_same_v<Element, Int8> || std::is_same_v<Element, Fp8>) {
     constexpr float largest = std::is_same_v<Element, Int8> ? kLargestInt8 : kLargestFp8;
     float scale = scaleOf(numbers, count, shared, own, largest);
     for (size_t i = 0; i < count; ++i)
-      fromFloat(scale == 0 ? 0 : numbers[i] / scale, to[i * step]);
+      fromFloat(scale == 0 ? 0 : numbers[i] / scale, to[at(i)]);
   } else {
     for (size_t i = 0; i < count; ++i)
-      fromFloat(numbers[i], to[i * step]);
+      fromFloat(numbers[i], to[at(i)]);
   }
 }
 
@@ -96,9 +96,9 @@ void kvAppend(const KvAppendArgs &args, size_t begin, size_t end) {
         uint64_t valueAt = kvValueIndex(cache, page, head, local % cache.block);
         uint64_t scaleAt = kvScaleIndex(cache, page, head) + local % cache.block;
         keep(key, cache.keyDim, cache.keyScale, cache.keyScales ? cache.keyScales + scaleAt : nullptr, keys + keyAt,
-             cache.block);
+             [&](size_t i) { return kvKeyStep(cache, i); });
         keep(value, cache.valueDim, cache.valueScale, cache.valueScales ? cache.valueScales + scaleAt : nullptr,
-             values + valueAt, 1);
+             values + valueAt, [](size_t i) { return i; });
       }
     }
   });

@@ -75,8 +75,21 @@ HWY_INLINE Vec load(const Int8 *p) {
 }
 
 HWY_INLINE Vec load(const Fp8 *p) {
-  // As toFloat(Fp8).
   const F32 d;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  // An f16 with an exponent and mantissa of the same bits is 2^-8 of it. Below, the f32 of the smallest would be
+  // subnormal, and a processor takes over a hundred cycles to multiply such.
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::Rebind<uint8_t, F32> d8;
+  const hn::Rebind<hwy::float16_t, F32> dHalf;
+  auto bits = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const uint8_t *>(p)));
+  auto magnitude = hn::And(bits, hn::Set(d16, 0x7f));
+  auto sign = hn::ShiftLeft<8>(hn::And(bits, hn::Set(d16, 0x80)));
+  auto nan = hn::Eq(magnitude, hn::Set(d16, 0x7f));
+  auto half = hn::Or(hn::IfThenElse(nan, hn::Set(d16, 0x7e00), hn::ShiftLeft<7>(magnitude)), sign);
+  return hn::Mul(hn::PromoteTo(d, hn::BitCast(dHalf, half)), hn::Set(d, 256.0f));
+#else
+  // As toFloat(Fp8).
   const hn::RebindToUnsigned<F32> d32;
   const hn::Rebind<uint8_t, F32> d8;
   auto bits = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t *>(p)));
@@ -85,6 +98,7 @@ HWY_INLINE Vec load(const Fp8 *p) {
   auto value = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(magnitude)), hn::Set(d, 0x1p120f));
   auto nan = hn::RebindMask(d, hn::Eq(magnitude, hn::Set(d32, 0x7fu)));
   return hn::IfThenElse(nan, hn::NaN(d), hn::BitCast(d, hn::Or(hn::BitCast(d32, value), sign)));
+#endif
 }
 
 /// Two vectors of elements that lie side by side, of bf16 those of even and of odd index: that takes less than to put
@@ -118,26 +132,27 @@ HWY_INLINE Vec exponential(Vec x) {
   [[maybe_unused]] const hn::RebindToSigned<F32> di;
   // e^-105 is below half of the smallest subnormal; e^89 overflows.
   Vec clamped = hn::Min(hn::Set(d, 89.0f), hn::Max(hn::Set(d, -105.0f), x));
-  Vec n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
+  // Adding 1.5 · 2^23 rounds to a whole number, with fewer instructions than Round.
+  Vec whole = hn::Set(d, 0x1.8p23f);
+  Vec n = hn::Sub(hn::MulAdd(clamped, hn::Set(d, 1.44269504f), whole), whole);
   // x - n ln 2 in two steps, of which the first is exact.
   Vec r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped);
   r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
-  // Taylor to degree 7: the remainder on |r| <= ln(2) / 2 is 5e-9.
-  Vec p = hn::Set(d, 1.0f / 5040);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 720));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 120));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 24));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 6));
-  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
-  p = hn::MulAdd(hn::Mul(p, r), r, r);
-  p = hn::Add(p, hn::Set(d, 1.0f));
+  // 1 + r (1 + r q), q of degree 4 with the least largest error on |r| <= ln(2) / 2, which is 3e-9.
+  Vec p = hn::Set(d, 0x1.6a2350p-10f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0x1.123a6cp-7f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0x1.5558f4p-5f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0x1.555490p-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0x1.fffffcp-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
 #if HWY_TARGET <= HWY_AVX3
   // The processor's own 2^n, and its maximum and minimum, which keep the second operand if that is NaN.
   return Vec{_mm512_scalef_ps(p.raw, n.raw)};
 #else
   // 2^n as two factors, as neither 2^128 nor 2^-151 is a normal float; the first product is exact.
-  auto whole = hn::ConvertTo(di, n);
-  auto first = hn::ShiftRight<1>(whole), second = hn::Sub(whole, first);
+  auto power = hn::ConvertTo(di, n);
+  auto first = hn::ShiftRight<1>(power), second = hn::Sub(power, first);
   auto bias = hn::Set(di, 127);
   p = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(first, bias))));
   p = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(second, bias))));

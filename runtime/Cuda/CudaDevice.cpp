@@ -58,6 +58,8 @@ CudaDevice::CudaDevice(const artifact::Artifact &artifact, const SessionOptions 
     : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)), gpu(options.gpu),
       kernels(&artifact, gpu, options.roundActivations) {
   std::tie(first, last) = ranksHere(options, mesh.ranks());
+  if (options.pinning == Pinning::On)
+    throw Error(ErrorCode::ArgumentInvalid, "threads are pinned for ranks on the CPU; leave --pin out");
   if (options.link && options.processes)
     throw Error(ErrorCode::ArgumentInvalid, "an artificial link is for ranks that share a CPU or a GPU; leave "
                                             "--link-latency and --link-bandwidth out, or --process");

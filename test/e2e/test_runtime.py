@@ -1,6 +1,7 @@
 """What users see of a run: tokens, ragged batches, slots, sampling, bytes, determinism."""
 
 import json
+import os
 import re
 import shutil
 
@@ -58,6 +59,17 @@ def test_threads_do_not_change_bits(scratch, threads):
     base = helix.score(hlx, prompts, scratch / "threads-4.npz", "--threads", 4)
     other = helix.score(hlx, prompts, scratch / "threads-n.npz", "--threads", threads)
     assert all(np.array_equal(a, b) for a, b in zip(base, other, strict=True))
+
+
+def test_pinned_threads_do_not_change_bits(scratch):
+    hlx = artifact(scratch, "llama-tiny", 2, 1, 1)
+    prompts = helix.write_prompts(scratch / "pin.jsonl", helix.sequences("llama-tiny", helix.RAGGED))
+    cpus = len(os.sched_getaffinity(0))
+    base = helix.score(hlx, prompts, scratch / "pin-off.npz", "--threads", cpus, "--pin", "off")
+    other = helix.score(hlx, prompts, scratch / "pin-on.npz", "--threads", cpus, "--pin", "on")
+    assert all(np.array_equal(a, b) for a, b in zip(base, other, strict=True))
+    done = helix.tool("helix-run", hlx, "--prompts", prompts, "--threads", cpus + 1, "--pin", "on", check=False)
+    assert done.returncode == 1 and "HLX4012" in done.stderr and f"{cpus + 1} threads" in done.stderr
 
 
 def greedy_reference(fixture, ids, tokens):

@@ -30,6 +30,7 @@ struct Arguments {
   std::optional<double> linkLatency, linkBandwidth;
   uint32_t traceSteps = 8;
   std::string process, rendezvous;
+  std::string pinning = "auto";
 };
 
 void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
@@ -73,6 +74,13 @@ void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
                  "Threads that compute, of all ranks together, at least one each; 0: one per core, less one for each "
                  "further stream of a rank, which has a thread of its own")
       ->check(whole)
+      ->capture_default_str();
+  app.add_option(
+         "--pin", arguments.pinning,
+         "Whether each thread stays on a CPU of its own, those of a rank on one NUMA node, where its memory then "
+         "is; auto: on machines with several nodes")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->type_name("auto|on|off")
       ->capture_default_str();
   app.add_option("--comm-timeout", arguments.timeoutSeconds, "Seconds after which a rank gives up waiting for another")
       ->capture_default_str();
@@ -194,6 +202,9 @@ void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arg
            "with --score, which decodes nothing; leave one of them out");
   if (options.sampling.temperature == 0)
     refuse(app, {"--top-k", "--top-p"}, "at temperature 0; give a --temperature above 0");
+  options.session.pinning = arguments.pinning == "on"    ? Pinning::On
+                            : arguments.pinning == "off" ? Pinning::Off
+                                                         : Pinning::Auto;
   options.session.commTimeout = std::chrono::milliseconds(std::max<int64_t>(1, int64_t(timeoutSeconds * 1000)));
 }
 
@@ -201,7 +212,7 @@ void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arg
 void checkCallOptions(const CLI::App &app, const RunOptions &options) {
   refuse(app,
          {"--tokens", "--stop-ids", "--temperature", "--top-k", "--top-p", "--seed", "--score", "--decode-last",
-          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth",
+          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth", "--pin",
           "--round-activations"},
          "on a stateless artifact, which decodes nothing; leave it out");
   if (options.outputsFile.empty())

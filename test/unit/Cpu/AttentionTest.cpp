@@ -61,18 +61,20 @@ struct Ranks {
   }
 
   KvCache cache(uint32_t rank) {
-    return {keyAreas[rank].data(),
-            valueAreas[rank].data(),
-            table.data(),
-            pagesPerSlot,
-            table.size(),
-            shape.block,
-            shape.kvp,
-            rank,
-            shape.kvHeads,
-            shape.keyDim,
-            shape.valueDim,
-            shape.dtype};
+    KvCache cache{keyAreas[rank].data(),
+                  valueAreas[rank].data(),
+                  table.data(),
+                  pagesPerSlot,
+                  table.size(),
+                  shape.block,
+                  shape.kvp,
+                  rank,
+                  shape.kvHeads,
+                  shape.keyDim,
+                  shape.valueDim,
+                  shape.dtype};
+    cache.keyTogether = kvKeyTogether(shape.dtype, shape.keyDim);
+    return cache;
   }
 
   /// Appends positions [from[b], to[b]) of every sequence on every rank, as one call.
@@ -237,9 +239,13 @@ struct Ranks {
 };
 
 TEST(KvAppend, HasOneWriterPerTokenOverTwoCycles) {
-  for (DType dtype : kDTypes)
+  for (auto [dtype, dims] : {std::pair<DType, uint32_t>{DType::F32, 5},
+                             {DType::F32, 6},
+                             {DType::F16, 6},
+                             {DType::BF16, 5},
+                             {DType::BF16, 6}})
     for (uint32_t kvp : {1u, 2u, 3u, 5u, 8u}) {
-      Shape shape{dtype, kvp, 4, 4, 2, 5, 3, 1, {int32_t(8 * kvp) + 1, 0, 3}, {2, 0, 4}};
+      Shape shape{dtype, kvp, 4, 4, 2, dims, 3, 1, {int32_t(8 * kvp) + 1, 0, 3}, {2, 0, 4}};
       Ranks ranks(shape);
       std::vector<std::vector<std::byte>> before = ranks.keyAreas;
       std::vector<int32_t> at(3, 0);
@@ -267,9 +273,12 @@ TEST(KvAppend, HasOneWriterPerTokenOverTwoCycles) {
             size_t page = ranks.table[b * ranks.pagesPerSlot + local / 4], pages = ranks.table.size();
             for (size_t head = 0; head < 2; ++head) {
               size_t bytes = elementBytes(dtype);
-              for (size_t i = 0; i < 5; ++i) {
-                uint32_t bits = encode(dtype, roundTo(dtype, ranks.keys[b][(p * 2 + head) * 5 + i]));
-                std::memcpy(keys.data() + (((head * pages + page) * 5 + i) * 4 + local % 4) * bytes, &bits, bytes);
+              // Two dimensions of bf16 lie together if there are no odd ones.
+              size_t together = dtype == DType::BF16 && dims == 6 ? 2 : 1;
+              for (size_t i = 0; i < dims; ++i) {
+                uint32_t bits = encode(dtype, roundTo(dtype, ranks.keys[b][(p * 2 + head) * dims + i]));
+                size_t row = ((head * pages + page) * dims + i / together * together) * 4;
+                std::memcpy(keys.data() + (row + local % 4 * together + i % together) * bytes, &bits, bytes);
               }
               for (size_t i = 0; i < 3; ++i) {
                 uint32_t bits = encode(dtype, roundTo(dtype, ranks.values[b][(p * 2 + head) * 3 + i]));
