@@ -34,6 +34,8 @@ def copy_programs(build, out):
         (out / folder).mkdir(parents=True)
     for name in ("helix-run", "helix-simulate", "helix-bench-cuda", "HelixGpuKernelTests"):
         program = build / "bin" / name
+        if not program.exists():
+            raise SystemExit(f"{build} has no {name}: it is not built, or was built without the CUDA toolkit")
         shutil.copy2(program, out / "bin")
         subprocess.run(["strip", out / "bin" / name], check=False)
         listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
