@@ -18,7 +18,8 @@ else()
 endif()
 
 # helix_cuda_image(OUTPUT_VARIABLE SOURCE): the fat binary that SOURCE compiles to, and beside it what ptxas says of each
-# kernel (SOURCE's name with .fatbin and .log). It passes through an object file, because that is what ccache caches.
+# kernel (SOURCE's name with .fatbin and .log). It passes through an object file, because that is what ccache caches. The
+# driver unpacks what is compressed, here to about a third.
 function(helix_cuda_image output source)
   get_filename_component(name ${source} NAME_WE)
   set(image ${CMAKE_CURRENT_BINARY_DIR}/${name}.fatbin)
@@ -26,9 +27,9 @@ function(helix_cuda_image output source)
   set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
   set(command
       ${launcher} ${HELIX_NVCC} -std=c++20 -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v
-      -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_100,code=sm_100
-      -gencode arch=compute_80,code=compute_80 -I ${CMAKE_SOURCE_DIR} -MD -MF ${object}.d -c
-      ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${object})
+      -Xfatbin=-compress-all -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a
+      -gencode arch=compute_100,code=sm_100 -gencode arch=compute_80,code=compute_80 -I ${CMAKE_SOURCE_DIR}
+      -MD -MF ${object}.d -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${object})
   list(JOIN command " " command)
   add_custom_command(
     OUTPUT ${image} ${log}

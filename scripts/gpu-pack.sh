@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packs what scripts/gpu-check.sh runs on a machine with a GPU and without a compiler into build/gpu: helix-run, its
+# Packs what scripts/gpu-check.sh runs on a machine with a GPU and without a compiler into build/gpu: programs, their
 # libraries, artifacts, prompts and expected logits. At most 60 MB.
 #
 #   scripts/gpu-pack.sh [BUILD]     BUILD: a build with the compiler and CUDA kernels (default build/release)

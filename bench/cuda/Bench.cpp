@@ -73,7 +73,6 @@ struct Case {
         each.launch(stream);
     });
   }
-  void launch(const std::vector<Launch> &launches) { launch(gpuMachine().prepare(launches)); }
 };
 
 Case copy(size_t bytes) {

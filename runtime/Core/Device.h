@@ -33,7 +33,7 @@ struct SessionOptions {
   std::optional<Link> link = {};                ///< an artificial one between the ranks
   uint32_t traceSteps = 0;                      ///< steps of each entry, the last ones, whose times are kept
   int gpu = 0;                                  ///< of this machine, for an artifact that runs on one
-  /// On a GPU, in products of many rows with weights of 16 bits, to their type: less exact, and faster.
+  /// Only on a GPU: in products of many rows with weights of 16 bits, to their type. Less exact, and faster.
   bool roundActivations = false;
   std::optional<Processes> processes = {}; ///< without: all ranks are in this one
 };

@@ -94,7 +94,8 @@ std::optional<QuantLayout> quantLayout(const WeightPlan &plan, const QuantFormat
       format.zero > ZeroPoint::Real)
     return std::nullopt;
   if (format.rowBlock == 0 || (format.isPower && format.scale != DType::BF16) ||
-      (format.isFloat && (format.bits == 2 || format.zero != ZeroPoint::Zero || format.isSigned)))
+      (format.isFloat &&
+       (format.bits == 2 || format.zero != ZeroPoint::Zero || format.isSigned || format.activations != DType::F32)))
     return std::nullopt;
   for (const WeightDim &dim : plan.dims)
     if (!isConsistent(dim) || dim.local == 0)

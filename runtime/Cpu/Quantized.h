@@ -24,10 +24,11 @@ struct QuantFormat {
   ZeroPoint zero = ZeroPoint::Middle;
   bool isSigned = false; ///< codes and packed zero points of the file are two's complement; in memory they never are
   DType activations = DType::F32; ///< what products take of x: f32, or I8: rounded, a scale per row and block
-  /// Codes are numbers, with the zero point Zero: of 8 bits E4M3 without infinities (OCP OFP8), of 4 E2M1.
+  /// Codes are numbers, with the zero point Zero and activations f32: of 8 bits E4M3 without infinities (OCP OFP8), of
+  /// 4 E2M1.
   bool isFloat = false;
-  /// The file's scales are bytes of E8M0, 2^(byte - 127), 255 NaN (OCP Microscaling Formats v1.0); `scale` is BF16, which
-  /// holds them all, and as which they lie in memory.
+  /// The file's scales are bytes of E8M0, 2^(byte - 127), 255 NaN (OCP Microscaling Formats v1.0); `scale` is BF16,
+  /// which holds them all, and as which they lie in memory.
   bool isPower = false;
   uint32_t rowBlock = 1; ///< rows of the stored tensor that share the file's scales; in memory each has its own
 };
@@ -98,6 +99,7 @@ size_t roundedBytes(const LinearQuantizedArgs &args);
 /// integer next to x / scale, halves to even, in f32. Where that scale is 0, codes are 0. An infinity or a NaN makes
 /// the row NaN.
 void roundRows(const LinearQuantizedArgs &args, size_t begin, size_t end);
+
 /// The case of codes that are floats.
 void linearFloatCodes(const LinearQuantizedArgs &args, size_t begin, size_t end);
 

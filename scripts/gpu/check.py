@@ -1,59 +1,106 @@
-"""Runs what scripts/gpu/pack.py packed on a GPU; see scripts/gpu-check.sh. Needs Python, NumPy, and PyTorch for peers.
+"""Runs what scripts/gpu/pack.py packed on a GPU; see scripts/gpu-check.sh. Needs Python 3.10, NumPy, PyTorch for peers.
 
-Every part is guarded: one that fails or does not end is a line of the report, and the others go on.
+Every part is guarded: one that fails or does not end is a line of the report, and the others go on. What it started is
+killed with its children. Parts come in the order of their worth; those for which no time is left are skipped, and --only
+runs them by themselves. Ends with 0, with 1 if a part failed, with 77 if no GPU can be used, so that nothing was checked.
 """
 
 import argparse
 import concurrent.futures
+import ctypes.util
 import datetime
+import importlib.metadata
 import itertools
 import json
+import math
 import os
 import pathlib
 import platform
 import re
 import shutil
 import signal
-import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import traceback
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    raise SystemExit(f"{sys.executable} has no NumPy; install it, or give PYTHON=... to gpu-check.sh") from None
+
+import speed
 
 BUDGET_S = 450.0
+NO_GPU = 77  # as the kernels' tests end
+
+
+def libraries(environment):
+    """Variables that name NCCL and cuBLASLt where the loader does not find them, but the toolkit or PyTorch has them."""
+    found = {}
+    for variable, name, file in (("HELIX_LIBNCCL", "nccl", "libnccl.so.2"),
+                                 ("HELIX_LIBCUBLASLT", "cublasLt", "libcublasLt.so.1[23]")):
+        if variable in environment or ctypes.util.find_library(name):
+            continue
+        places = list(pathlib.Path("/usr/local/cuda/lib64").glob(file))
+        for folder in sys.path:
+            places += pathlib.Path(folder).glob(f"nvidia/*/lib/{file}")
+        if places:
+            found[variable] = str(max(places, key=lambda place: place.name))
+    return found
 
 
 class Check:
-    def __init__(self, pack, out):
-        self.pack, self.out = pack.resolve(), out
-        self.listing = json.loads((pack / "cases.json").read_text())
+    def __init__(self, pack, out, only="", small=False, scale=1.0):
+        self.pack, self.out, self.only, self.small, self.scale = pack.resolve(), out.resolve(), only, small, scale
+        self.gpu, self.weights, self.running = "unknown GPU", {}, set()
+        try:
+            self.torch = importlib.metadata.version("torch")
+        except importlib.metadata.PackageNotFoundError:
+            self.torch = None
+        self.listing = json.loads((self.pack / "cases.json").read_text())
         self.results, self.parts = [], []
         self.begin = time.monotonic()
         self.numbers = itertools.count()
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="helix-gpu-"))
-        self.environment = dict(os.environ, LD_LIBRARY_PATH=f"{self.pack / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+        self.environment = {**os.environ, **libraries(os.environ)}
+        self.out.mkdir(parents=True, exist_ok=True)
 
     def left(self):
-        return BUDGET_S - (time.monotonic() - self.begin)
+        """Seconds of the whole check."""
+        return BUDGET_S * self.scale - (time.monotonic() - self.begin)
+
+    def limit(self, seconds):
+        """Seconds for something of this part."""
+        limit = min(seconds * self.scale, self.deadline - time.monotonic())
+        if limit <= 0:
+            raise RuntimeError("no time left in this part")
+        return limit
 
     def result(self, name, value, unit, target=None, better="lower"):
-        met = None if target is None else bool(value <= target if better == "lower" else value >= target)
+        value = float(value) if math.isfinite(value) else None
+        met = None if target is None else value is not None and (value <= target if better == "lower" else value >= target)
         self.results.append({"name": name, "value": value, "unit": unit, "target": target, "better": better, "met": met})
 
     def part(self, name, body, seconds):
-        """Runs a part, if there is time for it."""
+        """Runs a part, if it is asked for and there is time for it."""
+        if not re.search(self.only, name):
+            return
         begin = time.monotonic()
-        if self.left() < min(seconds, 20):
+        if self.left() < min(seconds, 20) * self.scale:
             self.parts.append({"part": name, "state": "skipped", "text": "no time left", "seconds": 0})
             return
-        self.deadline = min(begin + seconds, self.begin + BUDGET_S)
+        self.deadline = min(begin + seconds * self.scale, self.begin + BUDGET_S * self.scale)
         try:
             text = body() or ""
-            state = "skipped" if text.startswith("skipped") else "passed"
+            state = "skipped" if text.startswith("skipped: ") else "passed"
+            text = text.removeprefix("skipped: ")
+        except subprocess.TimeoutExpired as error:
+            state, text = "failed", f"{pathlib.Path(error.cmd[0]).name} did not end in {error.timeout:.0f} s"
         except Exception as error:  # noqa: BLE001: the other parts go on
-            state, text = "failed", f"{error}" or traceback.format_exc()
+            said = f"{error}" if isinstance(error, (RuntimeError, OSError)) else traceback.format_exc()
+            state, text = "failed", said[-2000:]
         self.parts.append({"part": name, "state": state, "text": text[:2000],
                            "seconds": round(time.monotonic() - begin, 1)})
         print(f"{name}: {state} {text[:500]}", flush=True)
@@ -62,10 +109,42 @@ class Check:
     def command(self, program, *arguments):
         return [str(self.pack / "bin" / program), *map(str, arguments)]
 
-    def run(self, *command, seconds=None, environment=None):
-        limit = max(1.0, min(seconds or 60, self.deadline - time.monotonic()))
-        return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=limit,
-                              env={**self.environment, **(environment or {})})
+    def popen(self, command, environment=None):
+        """A process with a group of its own, so that its children can be killed with it."""
+        command = [str(c) for c in command]
+        environment = {**self.environment, **(environment or {})}
+        # PyTorch keeps the libraries that it came with.
+        if any(argument.startswith(f"{self.pack / 'bin'}/") for argument in command):
+            environment["LD_LIBRARY_PATH"] = f"{self.pack / 'lib'}:{environment.get('LD_LIBRARY_PATH', '')}"
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                                   start_new_session=True, env=environment)
+        self.running.add(process)
+        return process
+
+    def end(self, process):
+        """Kills what is left of it, children that outlive it too."""
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            pass  # the kernel does not let go of it; nobody waits for it
+        self.running.discard(process)
+
+    def run(self, *command, seconds=60, environment=None):
+        limit = self.limit(seconds)
+        process = self.popen(command, environment)
+        try:
+            output, errors = process.communicate(timeout=limit)
+            return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+        except subprocess.TimeoutExpired as error:
+            self.end(process)
+            error.output, error.stderr = process.communicate(timeout=5)
+            raise
+        finally:
+            self.end(process)
 
     def helix_run(self, *arguments, **options):
         done = self.run(*self.command("helix-run", *arguments), **options)
@@ -73,9 +152,12 @@ class Check:
             raise RuntimeError(f"helix-run {' '.join(map(str, arguments))}: {done.returncode}: {done.stderr[-600:]}")
         return done
 
+    def scoring(self):
+        return ["--score", "--decode-last", 4 if self.small else 48]
+
     def score(self, artifact, prompts, *flags, **options):
         out = self.scratch / f"{next(self.numbers)}.npz"
-        self.helix_run(artifact, "--prompts", prompts, "--score", "--decode-last", 48, "--outputs", out, *flags, **options)
+        self.helix_run(artifact, "--prompts", prompts, *self.scoring(), "--outputs", out, *flags, **options)
         with np.load(out) as arrays:
             logits = [arrays[f"logits_{i}"] for i in range(len(arrays.files))]
         out.unlink()
@@ -84,21 +166,24 @@ class Check:
     #===-- parts ------------------------------------------------------------===
 
     def machine(self):
-        done = self.run("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-        self.gpu = done.stdout.strip()
-        try:
-            import torch
-            self.torch = torch.__version__
-        except ImportError:
-            self.torch = None
-        return f"{self.gpu}; torch {self.torch}"
+        """Whether there is a GPU that the packed programs can use, and what is on the machine."""
+        done = self.run(*self.command("HelixGpuKernelTests", "--gtest_list_tests"), seconds=60)
+        if done.returncode == NO_GPU:
+            self.gpu = None
+        if done.returncode != 0:
+            said = done.stderr.strip().removeprefix("skipped, ")
+            raise RuntimeError(said[-1000:] or f"HelixGpuKernelTests ended with {done.returncode}")
+        self.gpu = done.stdout.splitlines()[0].removeprefix("on ")
+        if shutil.which("nvidia-smi"):
+            said = self.run("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader").stdout
+            self.gpu = said.strip() or self.gpu
+        named = [f"{name}={self.environment[name]}" for name in sorted(self.environment) if name.startswith("HELIX_LIB")]
+        return "; ".join([self.gpu, f"torch {self.torch}", *named])
 
     def kernels(self):
         """The kernels alone against float64: the unit tests, and sizes that only a GPU can do."""
         report = self.scratch / "kernels.json"
         done = self.run(*self.command("HelixGpuKernelTests", f"--gtest_output=json:{report}"), seconds=120)
-        if done.returncode == 77:
-            return done.stderr.strip()
         if not report.exists():
             raise RuntimeError(f"ended with {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
         tests = [test for suite in json.loads(report.read_text())["testsuites"] for test in suite["testsuite"]]
@@ -120,24 +205,40 @@ class Check:
             peak = max(np.abs(row).max() for row in expected)
             return max(np.abs(a.astype(np.float64) - b).max() for a, b in zip(ours, expected, strict=True)) / peak
 
-        worst, failures, cases = 0.0, [], [case for case in self.listing["cases"] if case["dtype"] == dtype]
+        errors, failures, cases = [], [], [case for case in self.listing["cases"] if case["dtype"] == dtype]
+        if not cases:
+            return "skipped: the pack has no case of it"
         with concurrent.futures.ThreadPoolExecutor(max_workers=min(6, os.cpu_count() or 1)) as pool:
             pending = [(case, pool.submit(error_of, case)) for case in cases]
             for case, future in pending:
                 name = f"{case['fixture']}-{case['kvp']}x{case['tpa']}"
                 try:
-                    error = float(future.result())
-                    worst = max(worst, error)
-                    if not error <= case["limit"]:
-                        failures.append(f"{name}: {error:.1e}")
+                    errors.append(float(future.result()))
+                    if not errors[-1] <= case["limit"]:
+                        failures.append(f"{name}: {errors[-1]:.1e}")
                 except Exception as error:  # noqa: BLE001
                     failures.append(f"{name}: {str(error)[-300:]}")
         count = len(cases)
-        self.result(f"logit_error/{dtype}/fixtures", worst, "of the largest logit",
-                    max(c["limit"] for c in self.listing["cases"] if c["dtype"] == dtype))
+        worst = max(errors) if len(errors) == count else math.nan
+        self.result(f"logit_error/{dtype}/fixtures", worst, "of the largest logit", max(case["limit"] for case in cases))
         if failures:
             raise RuntimeError(f"{len(failures)} of {count} artifacts: " + "; ".join(failures[:12]))
         return f"{count} artifacts, largest error {worst:.1e} of the largest logit"
+
+    def mutants(self):
+        """What the GPU computes is told from every mutant of the reference."""
+        mutants = self.listing["mutants"]
+        if not mutants:
+            return "skipped: the pack has no mutants"
+        told = []
+        with np.load(self.pack / mutants["file"]) as arrays:
+            ours = self.score(self.pack / mutants["artifact"], self.pack / mutants["prompts"])[0].astype(np.float64)
+            for name in arrays.files:
+                error = np.abs(ours - arrays[name]).max() / np.abs(arrays[name]).max()
+                if (name == "none") != bool(error <= mutants["limit"]):
+                    raise RuntimeError(f"{name}: {error:.1e} of the largest logit, the limit is {mutants['limit']:.0e}")
+                told.append(name)
+        return f"{len(told) - 1} mutants differ: {', '.join(name for name in told if name != 'none')}"
 
     def replay(self):
         """One graph, other lengths: sequences alone in the batch have the bits that they have beside others, and a slot
@@ -153,7 +254,7 @@ class Check:
                 if not np.array_equal(alone, together[i]):
                     raise RuntimeError(f"{case['file']}: sequence {i} alone differs by {np.abs(alone - together[i]).max()}")
                 count += 1
-        return f"{count} sequences have the same bits alone"
+        return f"{count} sequences have the same bits alone" if count else "skipped: the pack has no case for it"
 
     def processes(self):
         """Ranks in processes over NCCL have the bits of those that share the GPU; when one is killed the others end."""
@@ -164,7 +265,7 @@ class Check:
             local = self.score(self.pack / case["file"], folder / "prompts.jsonl")
             n = case["kvp"] * case["tpa"]
             outs = [self.scratch / f"rank{i}.npz" for i in range(n)]
-            running = self.start(case, n, ["--prompts", folder / "prompts.jsonl", "--score", "--decode-last", 48],
+            running = self.start(case, n, ["--prompts", folder / "prompts.jsonl", *self.scoring()],
                                  [["--outputs", out] for out in outs])
             self.join(running)
             for out in outs:
@@ -179,25 +280,30 @@ class Check:
 
     def start(self, case, n, arguments, each=None, timeout=20):
         meeting = self.scratch / f"meet{next(self.numbers)}"
+        return self.spawn(n, lambda i: self.command(
+            "helix-run", self.pack / case["file"], *arguments, *(each[i] if each else []), "--process", f"{i}/{n}",
+            "--rendezvous", f"file:{meeting}", "--comm-timeout", timeout))
+
+    def spawn(self, n, command_of):
+        """Processes that NCCL takes for machines of their own."""
         environment = [{"NCCL_HOSTID": f"helix{i}", "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": "1"} for i in range(n)]
-        return [subprocess.Popen(
-            self.command("helix-run", self.pack / case["file"], *arguments, *(each[i] if each else []), "--process",
-                         f"{i}/{n}", "--rendezvous", f"file:{meeting}", "--comm-timeout", timeout),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**self.environment, **environment[i]})
-            for i in range(n)]
+        return [self.popen(command_of(i), environment[i]) for i in range(n)]
 
     def join(self, running):
-        errors = []
-        for process in running:
-            try:
-                _, text = process.communicate(timeout=max(1, self.deadline - time.monotonic()))
+        """What each printed, when all have ended."""
+        errors, outputs = [], []
+        try:
+            for process in running:
+                output, text = process.communicate(timeout=self.limit(60))
+                outputs.append(output)
                 if process.returncode != 0:
                     errors.append(f"{process.returncode}: {text[-300:]}")
-            except subprocess.TimeoutExpired:
-                errors.append("does not end")
-                process.kill()
+        finally:
+            for process in running:
+                self.end(process)
         if errors:
             raise RuntimeError("; ".join(errors))
+        return outputs
 
     def killed(self):
         case = next((c for c in self.listing["cases"] if c["processes"] and c["kvp"] == 2), None)
@@ -206,9 +312,10 @@ class Check:
         running = self.start(case, case["kvp"] * case["tpa"], ["--benchmark-context", 40, "--benchmark-steps", 1000000],
                              timeout=10)
         try:
-            time.sleep(12)
-            early = [p.returncode for p in running if p.poll() is not None]
-            if early:
+            begin = time.monotonic()
+            while time.monotonic() - begin < (2 if self.small else 10) and all(p.poll() is None for p in running):
+                time.sleep(0.1)
+            if any(p.poll() is not None for p in running):
                 raise RuntimeError(f"ended before one was killed: {running[0].communicate(timeout=5)[1][-400:]}")
             running[-1].send_signal(signal.SIGKILL)
             begin, said = time.monotonic(), []
@@ -221,7 +328,7 @@ class Check:
             return f"the others ended within {time.monotonic() - begin:.1f} s: {' '.join(said)}"
         finally:
             for process in running:
-                process.kill()
+                self.end(process)
 
     def sanitizer(self):
         program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
@@ -230,106 +337,99 @@ class Check:
         case = next(c for c in self.listing["cases"] if c["fixture"] == "llama-tiny" and (c["kvp"], c["tpa"]) == (2, 2))
         lines = []
         programs = {"a model": ("helix-run", self.pack / case["file"], "--prompt-ids", "1,2,3,4,5", "--tokens", 3),
-                    "the kernels": ("HelixGpuKernelTests", "--gtest_filter=CudaFar.*")}
+                    "the kernels": ("HelixGpuKernelTests", "--gtest_filter=CudaFar.*:CudaLink.*:CudaRows.Merge*")}
         for what, command in programs.items():
-            for tool in ("memcheck", "racecheck", "initcheck"):
+            for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
                 done = self.run(program, "--tool", tool, "--error-exitcode", 9, *self.command(*command), seconds=60)
                 if done.returncode != 0:
                     raise RuntimeError(f"{tool} of {what}: {(done.stdout + done.stderr)[-1500:]}")
                 lines.append(f"{tool} of {what} clean")
         return ", ".join(lines)
 
-    def steps(self):
-        """Whole decode steps of public shapes. Weights are zeros: a step takes as long with any."""
-        targets = {(1, 1024): 4.7, (1, 131072): 10.0}
-        lines = []
-        for bench in self.listing["bench"]:
-            data = self.pack / bench["data"]
-            if not data.exists():
-                with open(data, "wb") as file:
-                    file.truncate(bench["bytes"])
-            name = f"step_ms/bf16/{bench['model']}/batch {bench['batch']} at {bench['context']}"
-            report = self.scratch / "report.json"
-            try:
-                done = self.helix_run(self.pack / bench["file"], "--benchmark-context", bench["context"], "--benchmark-steps",
-                                      32, "--report", report, seconds=90)
-            except Exception as error:  # noqa: BLE001: the next one may fit
-                lines.append(f"{name}: {str(error)[-200:]}")
-                continue
-            match = re.search(r"([0-9.]+) ms per token", done.stderr)
-            milliseconds = float(match.group(1)) if match else float("nan")
-            self.result(name, milliseconds, "ms", targets.get((bench["batch"], bench["context"])))
-            lines.append(f"{name}: {milliseconds} ms")
-        return "; ".join(lines) or "skipped: the pack has no benchmarks"
-
-    def attention_peers(self):
-        """PyTorch's attention on the shapes of decode, cold, as graphs: what ours is to be compared with."""
-        if not self.torch:
-            return "skipped: no PyTorch here"
-        import torch
-        import torch.nn.functional as functional
-        lines = []
-        flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
-        for batch, heads, kv_heads, dim, tokens in ((1, 32, 8, 128, 4096), (1, 32, 8, 128, 32768), (8, 32, 8, 128, 32768)):
-            q = torch.randn(batch, heads, 1, dim, dtype=torch.bfloat16, device="cuda")
-            k, v = (torch.randn(batch, kv_heads, tokens, dim, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-            run = lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)  # noqa: E731
-            run()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                run()
-            times = []
-            for _ in range(24):
-                flush.zero_()
-                first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                first.record()
-                graph.replay()
-                last.record()
-                torch.cuda.synchronize()
-                times.append(first.elapsed_time(last) * 1e3)
-            name = f"attention_us/bf16/torch sdpa/b{batch} h{heads}/{kv_heads} d{dim} s{tokens}"
-            self.result(name, statistics.median(times), "us")
-            lines.append(f"{name}: {statistics.median(times):.1f}")
-        return "; ".join(lines)
-
     #===-- report -----------------------------------------------------------===
 
     def write(self):
-        self.out.mkdir(parents=True, exist_ok=True)
-        report = {"machine": f"{getattr(self, 'gpu', 'unknown GPU')}; {platform.platform()}; torch {getattr(self, 'torch', None)}",
+        report = {"machine": f"{self.gpu or 'no GPU'}; {platform.platform()}; torch {self.torch}",
                   "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "parts": self.parts,
                   "results": self.results}
-        (self.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n")
+        (self.out / "gpu-check.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
         lines = [report["machine"], report["date"], ""]
-        lines += [f"{p['state']:8} {p['seconds']:7.1f} s  {p['part']}: {p['text']}" for p in self.parts]
-        lines += ["", f"{'measure':70} {'value':>12} {'unit':10} {'target':>8}  met"]
+        lines += [f"{p['state']:8} {p['seconds']:7.1f} s  {p['part']}: {' '.join(p['text'].split())}" for p in self.parts]
+        lines += ["", f"{'measure':70} {'value':>12} {'unit':20} {'target':>8}  met"]
         for r in self.results:
+            value = "no number" if r["value"] is None else f"{r['value']:.4g}"
             target = "" if r["target"] is None else f"{r['target']:g}"
             met = {None: "", True: "yes", False: "NO"}[r["met"]]
-            lines.append(f"{r['name']:70} {r['value']:12.4g} {r['unit']:10} {target:>8}  {met}")
+            lines.append(f"{r['name']:70} {value:>12} {r['unit']:20} {target:>8}  {met}")
+        states = [part["state"] for part in self.parts]
+        aims = [r["met"] for r in self.results if r["met"] is not None]
+        lines += ["", ", ".join(f"{states.count(state)} {state}" for state in ("passed", "failed", "skipped"))
+                  + f"; {aims.count(True)} of {len(aims)} targets met"]
         (self.out / "gpu-check.txt").write_text("\n".join(lines) + "\n")
 
+    def all(self):
+        """The parts: name, what it does, seconds that it may take at most."""
+        return [("kernels", self.kernels, 90),
+                ("fixtures in f32", lambda: self.fixtures("f32"), 60),
+                ("fixtures in bf16", lambda: self.fixtures("bf16"), 60),
+                ("speed of kernels", lambda: speed.kernels(self), 80),
+                ("decode steps", lambda: speed.steps(self), 110),
+                ("prefill", lambda: speed.prefill(self), 50),
+                ("HOP-B", lambda: speed.hopb(self), 90),
+                ("processes over NCCL", self.processes, 50),
+                ("attention of others", lambda: speed.attention_peers(self), 90),
+                ("decode steps of PyTorch", lambda: speed.steps_of_peers(self), 90),
+                ("one exchange or two", lambda: speed.exchanges(self), 50),
+                ("a killed process", self.killed, 50),
+                ("mutants", self.mutants, 20),
+                ("graphs with other lengths", self.replay, 40),
+                ("compute-sanitizer", self.sanitizer, 90)]
+
     def main(self):
-        self.part("machine", self.machine, 30)
-        self.part("kernels", self.kernels, 120)
-        self.part("fixtures in f32", lambda: self.fixtures("f32"), 110)
-        self.part("fixtures in bf16", lambda: self.fixtures("bf16"), 110)
-        self.part("graphs with other lengths", self.replay, 40)
-        self.part("processes over NCCL", self.processes, 60)
-        self.part("a killed process", self.killed, 50)
-        self.part("compute-sanitizer", self.sanitizer, 90)
-        self.part("attention of PyTorch", self.attention_peers, 30)
-        self.part("decode steps", self.steps, 120)
+        only, self.only = self.only, ""
+        self.part("machine", self.machine, 60)
+        self.only = only
+        for name, body, seconds in self.all():
+            if self.gpu:
+                self.part(name, body, seconds)
+            elif re.search(only, name):
+                self.parts.append({"part": name, "state": "skipped", "text": "no GPU", "seconds": 0})
         self.write()
         print((self.out / "gpu-check.txt").read_text())
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        return any(p["state"] == "failed" for p in self.parts)
+        return NO_GPU if not self.gpu else any(p["state"] == "failed" for p in self.parts)
+
+    def clean(self):
+        for process in list(self.running):
+            self.end(process)
+        for made in (self.scratch, *self.weights.values()):
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pack", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--only", default="", help="a regular expression: the parts that have it in their names")
+    parser.add_argument("--small", action="store_true", help="measure shapes of a few elements, to try this on an emulation")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all limits of time")
+    options = parser.parse_args()
+    if not (options.pack / "cases.json").is_file():
+        parser.error(f"{options.pack} is no pack; scripts/gpu-pack.sh makes one where helix is built")
+    check = Check(options.pack, options.out, options.only, options.small, options.scale)
+    if not any(re.search(options.only, name) for name, _, _ in check.all()):
+        parser.error(f"no part has {options.only} in its name")
+
+    def stop(*_):
+        check.deadline = 0  # of threads that would start something
+        check.clean()
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return check.main()
+    finally:
+        check.clean()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=pathlib.Path, required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    options = parser.parse_args()
-    raise SystemExit(Check(options.pack, options.out).main())
+    raise SystemExit(main())

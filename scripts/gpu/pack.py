@@ -15,20 +15,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT = 60 * 10**6
 MESHES = [(1, 1), (2, 1), (3, 1), (2, 2), (8, 1), (4, 2)]  # kvp x tpa, up to 8 ranks
 PROCESSES = [(2, 1), (2, 2)]  # that also run as processes over NCCL
-# Libraries of the system that programs must take from where they run.
-SYSTEM = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux", "linux-vdso")
+# Libraries that programs take from where they run. That of C++ is one: a packed one would need as new a libc as this.
+SYSTEM = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux", "linux-vdso", "libstdc++.so",
+          "libgcc_s.so")
 CODES = {"2-bits": {"bits": 2, "zero": "packed"}, "4-bits": {}, "4-bits-real": {"zero": "real", "block": 32},
          "8-bits-tied": {"bits": 8, "zero": "packed", "tied": True}}
-BENCH = [  # model, layers, batch, context
-    ("llama-3.1-8b", None, 1, 1024), ("llama-3.1-8b", None, 1, 131072), ("llama-3.1-8b", None, 8, 4096),
-    ("llama-3.1-8b", None, 64, 4096), ("llama-3.1-8b", None, 4, 131072)]
+BENCH_MODEL = "llama-3.1-8b"
+BENCH = [(1, 1024), (1, 131072), (8, 4096), (64, 4096), (4, 131072)]  # batch, context
+PREFILL = 2048  # tokens
+# For HOP-B: attention is most of a step. Batch and chunks.
+HOPB_SHAPE = {"layers": 4, "hidden": 1024, "ffn": 1024, "heads": 32, "kv_heads": 8, "head_dim": 128, "vocab": 1024}
+HOPB_CONTEXT, HOPB_PLANS = 32768, [(8, 4), (8, 8), (4, 4)]
 
 
 def copy_programs(build, out):
-    """helix-run, the tests of the kernels alone, and the libraries that they need."""
+    """helix-run, helix-simulate, the kernels' tests and benchmark, and the libraries that they need."""
     for folder in ("bin", "lib"):
         (out / folder).mkdir(parents=True)
-    for name in ("helix-run", "HelixGpuKernelTests"):
+    for name in ("helix-run", "helix-simulate", "helix-bench-cuda", "HelixGpuKernelTests"):
         program = build / "bin" / name
         shutil.copy2(program, out / "bin")
         subprocess.run(["strip", out / "bin" / name], check=False)
@@ -36,6 +40,16 @@ def copy_programs(build, out):
         for library in re.findall(r"=> (/\S+)", listing):
             if not pathlib.Path(library).name.startswith(SYSTEM):
                 shutil.copy2(library, out / "lib")
+
+
+def needed_versions(out):
+    """The newest versions of the system's libraries that what is packed asks for, by name."""
+    needs = {}
+    for file in (*(out / "bin").iterdir(), *(out / "lib").iterdir()):
+        listing = subprocess.run(["objdump", "-p", file], capture_output=True, text=True, check=True).stdout
+        for name, version in re.findall(r"\b(GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)$", listing, re.MULTILINE):
+            needs[name] = max(needs.get(name, "0"), version, key=lambda text: [int(part) for part in text.split(".")])
+    return needs
 
 
 def pack_fixtures(helix, out, archs):
@@ -56,9 +70,9 @@ def pack_fixtures(helix, out, archs):
             flags = helix.options(1, 1, len(ids), dtype, block=block)[4:]
             if dtype != "f32":
                 module = folder / "model.mlir"
-                helix.tool("helix-translate", "--import-onnx", helix.model(fixture), "--batch", len(ids), "--max-context", 96,
-                           "--prefill-chunk", 16, "--all-logits", "--block", block, "--weight-dtype", dtype, "--kv-dtype",
-                           dtype, "-o", module)
+                helix.tool("helix-translate", "--import-onnx", helix.model(fixture), "--batch", len(ids), "--max-context",
+                           96, "--prefill-chunk", 16, "--all-logits", "--block", block, "--weight-dtype", dtype,
+                           "--kv-dtype", dtype, "-o", module)
                 helix.interpret(module, fixture, folder / "prompts.jsonl", folder / "wide.npz")
                 with np.load(folder / "wide.npz") as arrays:
                     np.savez_compressed(folder / f"expected-{dtype}.npz",
@@ -104,25 +118,88 @@ def pack_codes(helix, out, archs):
     return cases
 
 
+def pack_mutants(helix, out):
+    """Logits of the reference and of its mutants for the longest prompt of a fixture on a mesh of its artifacts."""
+    import test_mutants
+
+    fixture, kvp, tpa = test_mutants.CASES[0]
+    folder = out / "models" / fixture
+    model, sharded, wide = (folder / name for name in ("model.mlir", "sharded.mlir", "wide.npz"))
+    ids = helix.sequences(fixture, helix.RAGGED)
+    longest = max(range(len(ids)), key=lambda i: len(ids[i]))
+    prompts = folder / f"prompt-{longest}.jsonl"
+    helix.tool("helix-translate", "--import-onnx", helix.model(fixture), "--batch", 1, "--max-context", 96,
+               "--prefill-chunk", 16, "--all-logits", "--block", 4, "-o", model)
+    helix.tool("helix-opt", model, f"--helix-model-phase=kvp={kvp} tpa={tpa}", "--helix-partition", "-o", sharded)
+    logits = {}
+    for mutant in ("none", *test_mutants.MUTANTS):
+        if (fixture, mutant) in test_mutants.NOT_APPLICABLE:
+            continue
+        flags = () if mutant == "none" else ("--mutant", mutant)
+        logits[mutant] = helix.interpret(sharded, fixture, prompts, wide, *flags)[0].astype(np.float32)
+    np.savez_compressed(folder / "mutants.npz", **logits)
+    for left in (model, sharded, wide):
+        left.unlink()
+    # 100 times what the exactness tests allow, as in test/e2e/test_mutants.py.
+    return {"file": f"models/{fixture}/mutants.npz", "artifact": f"models/{fixture}/f32-{kvp}x{tpa}.hlx",
+            "prompts": f"models/{fixture}/{prompts.name}", "limit": 1e-3}
+
+
+def compile_hollow(helix, source, target, archs, kvp, batch, context, *flags):
+    """An artifact whose weights are a hole that the other machine fills."""
+    helix.tool("helix-compile", source / "model.onnx", "-o", target, "--kvp", kvp, "--tpa", 1, "--batch", batch,
+               "--max-context", context + 256, "--weight-dtype", "bf16", "--kv-dtype", "bf16", "--target", "cuda",
+               "--cuda-arch", archs, *flags)
+
+
 def pack_bench(helix, build, out, archs):
-    """Artifacts of models of public shapes; their weights are a hole that the other machine makes for itself."""
-    listing, scratch = [], build / "gpu-bench"
-    for name, layers, batch, context in BENCH:
-        source = scratch / name
-        if not (source / "model.onnx").exists():
-            subprocess.run([sys.executable, ROOT / "bench" / "model.py", name, "-o", source,
-                            *(["--layers", str(layers)] if layers else [])], check=True)
-        folder = out / "bench" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        data = next(p for p in source.iterdir() if p.name.endswith(".data"))
-        target = source / f"{batch}-{context}.hlx"
-        helix.tool("helix-compile", source / "model.onnx", "-o", target, "--kvp", 1, "--tpa", 1, "--batch", batch,
-                   "--max-context", context + 256, "--weight-dtype", "bf16", "--kv-dtype", "bf16", "--target", "cuda",
-                   "--cuda-arch", archs)
-        shutil.copy2(target, folder / target.name)
-        listing.append({"model": name, "batch": batch, "context": context, "file": f"bench/{name}/{target.name}",
-                        "data": f"bench/{name}/{data.name}", "bytes": data.stat().st_size})
+    """Steps and a prefill of a public shape."""
+    sys.path.insert(0, str(ROOT / "bench"))
+    import model
+
+    shape, source = model.MODELS[BENCH_MODEL], build / "gpu-bench" / BENCH_MODEL
+    model.write(shape, source, positions=max(context for _, context in BENCH) + 512, dtype="bf16")
+    folder = out / "bench" / BENCH_MODEL
+    folder.mkdir(parents=True)
+    common = {"model": BENCH_MODEL, "data": f"bench/{BENCH_MODEL}/{model.DATA}",
+              "bytes": (source / model.DATA).stat().st_size, "vocab": shape["vocab"]}
+    listing = []
+    for batch, context, prefill in [*((*case, 0) for case in BENCH), (1, PREFILL, PREFILL)]:
+        name = f"prefill-{prefill}.hlx" if prefill else f"{batch}-{context}.hlx"
+        # Compiled beside the weights, which it refers to.
+        compile_hollow(helix, source, source / name, archs, 1, batch, context,
+                       *(["--prefill-chunk", prefill] if prefill else []))
+        shutil.copy2(source / name, folder / name)
+        listing.append({**common, "batch": batch, "context": context, "prefill": prefill,
+                        "file": f"bench/{BENCH_MODEL}/{name}", "flops": prefill_flops(shape, prefill)})
     return listing
+
+
+def prefill_flops(shape, tokens):
+    """Of a prompt in all layers: products, and scores and weighted values of the tokens that each sees; the head's are for
+    one row and left out."""
+    hidden, ffn, dim = shape["hidden"], shape["ffn"], shape["head_dim"]
+    products = hidden * (shape["heads"] + 2 * shape["kv_heads"]) * dim + shape["heads"] * dim * hidden + 3 * hidden * ffn
+    return shape["layers"] * (2 * products * tokens + 4 * shape["heads"] * dim * tokens * (tokens + 1) // 2)
+
+
+def pack_hopb(helix, build, out, archs):
+    """Two ranks, with HOP-B off and on."""
+    sys.path.insert(0, str(ROOT / "bench"))
+    import model
+
+    source, folder = build / "gpu-bench" / "hopb", out / "bench" / "hopb"
+    model.write(HOPB_SHAPE, source, positions=HOPB_CONTEXT + 512, dtype="bf16")
+    folder.mkdir(parents=True)
+    files = []
+    for batch, chunks in sorted({*HOPB_PLANS, *((batch, 1) for batch, _ in HOPB_PLANS)}):
+        name = f"{batch}-{chunks}.hlx"
+        compile_hollow(helix, source, source / name, archs, 2, batch, HOPB_CONTEXT,
+                       *(["--hopb", chunks] if chunks > 1 else []))
+        shutil.copy2(source / name, folder / name)
+        files.append({"batch": batch, "chunks": chunks, "file": f"bench/hopb/{name}"})
+    return {"files": files, "plans": HOPB_PLANS, "context": HOPB_CONTEXT, "data": f"bench/hopb/{model.DATA}",
+            "bytes": (source / model.DATA).stat().st_size}
 
 
 def main():
@@ -140,10 +217,21 @@ def main():
     copy_programs(options.build, options.out)
     cases = pack_fixtures(helix, options.out, options.archs) + pack_codes(helix, options.out, options.archs)
     bench = [] if options.no_bench else pack_bench(helix, options.build, options.out, options.archs)
-    (options.out / "cases.json").write_text(json.dumps({"cases": cases, "bench": bench}, indent=1))
+    hopb = None if options.no_bench else pack_hopb(helix, options.build, options.out, options.archs)
+    listing = {"needs": needed_versions(options.out), "holds": {}, "cases": cases,
+               "mutants": pack_mutants(helix, options.out), "bench": bench, "hopb": hopb}
+    for folder in sorted(path for path in options.out.rglob("*") if path.is_dir()):
+        files = [path for path in folder.iterdir() if path.is_file()]
+        if files:
+            listing["holds"][str(folder.relative_to(options.out))] = {"files": len(files),
+                                                                      "bytes": sum(path.stat().st_size for path in files)}
+    (options.out / "cases.json").write_text(json.dumps(listing, indent=1))
     total = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{options.out}: {len(cases)} artifacts of {len(helix.FIXTURES) + len(CODES)} fixtures, {len(bench)} of benchmarks, "
-          f"{total / 1e6:.1f} MB")
+    for folder, size in listing["holds"].items():
+        print(f"{size['bytes'] / 1e6:6.1f} MB in {size['files']:3} files  {folder}")
+    print("needs " + ", ".join(f"{name} {version}" for name, version in sorted(listing["needs"].items())))
+    print(f"{options.out}: {len(cases)} artifacts of {len({case['fixture'] for case in cases})} fixtures, {len(bench)} of "
+          f"benchmarks, {total / 1e6:.1f} MB")
     if total > LIMIT:
         raise SystemExit(f"more than {LIMIT / 1e6:.0f} MB")
 

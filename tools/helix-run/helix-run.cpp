@@ -201,7 +201,8 @@ void checkOptions(const CLI::App &app, RunOptions &options, const Arguments &arg
 void checkCallOptions(const CLI::App &app, const RunOptions &options) {
   refuse(app,
          {"--tokens", "--stop-ids", "--temperature", "--top-k", "--top-p", "--seed", "--score", "--decode-last",
-          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth"},
+          "--benchmark", "--report", "--trace", "--comm-timeout", "--link-latency", "--link-bandwidth",
+          "--round-activations"},
          "on a stateless artifact, which decodes nothing; leave it out");
   if (options.outputsFile.empty())
     throw fail("the artifact is a stateless function; give --outputs for what it gives");

@@ -128,6 +128,7 @@ TEST(Quantized, FloatsThatAreNoneHaveNoLayout) {
   EXPECT_TRUE(refused([](QuantFormat &it) { it.isSigned = true; }));
   EXPECT_TRUE(refused([](QuantFormat &it) { it.scale = DType::F32; }));
   EXPECT_TRUE(refused([](QuantFormat &it) { it.rowBlock = 0; }));
+  EXPECT_TRUE(refused([](QuantFormat &it) { it.activations = DType::I8; }));
   // Scales of as many rows as share none are not the file's.
   QuantFormat shared = good;
   shared.rowBlock = 4;

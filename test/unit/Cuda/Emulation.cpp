@@ -1,14 +1,19 @@
 //===- Emulation.cpp - CUDA kernels on the host ----------------------------===//
+// A fortified longjmp refuses to go to another stack.
+#undef _FORTIFY_SOURCE
+
 #include "Emulation.h"
 
 #include "runtime/Cpu/Convert.h"
 
 #include <bit>
+#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <memory>
 #include <ucontext.h>
+#include <utility>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -40,11 +45,14 @@ struct Copy {
   const void *from; ///< null: zeros
 };
 
+/// A thread of the block. It begins as a context; from then on it is left and come back to by jumps, which unlike
+/// swapcontext take no system calls.
 struct Fiber {
   ucontext_t context;
+  std::jmp_buf place;
   std::unique_ptr<std::byte[]> stack;
   Index index;
-  bool isDone = false;
+  bool isBegun = false, isDone = false;
   const uint64_t *waitsFor = nullptr; ///< a barrier's generation that must move on from `seen`
   uint64_t seen = 0;
   std::vector<Copy> open;               ///< copies of no group yet
@@ -67,7 +75,7 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barrier;
   size_t current = 0;
-  ucontext_t scheduler;
+  std::jmp_buf scheduler;
   const std::function<void(const std::byte *)> *body;
   const std::byte *argument;
   std::byte *shared;
@@ -87,14 +95,15 @@ void waitFor(const Barrier &barrier) {
   void *fake;
   __sanitizer_start_switch_fiber(&fake, block->schedulerStack, block->schedulerStackBytes);
 #endif
-  swapcontext(&self.context, &block->scheduler);
+  if (_setjmp(self.place) == 0)
+    _longjmp(block->scheduler, 1);
 #ifdef HELIX_ADDRESS_SANITIZER
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
   self.waitsFor = nullptr;
 }
 
-void start() {
+[[noreturn]] void start() {
 #ifdef HELIX_ADDRESS_SANITIZER
   __sanitizer_finish_switch_fiber(nullptr, &block->schedulerStack, &block->schedulerStackBytes);
 #endif
@@ -104,7 +113,7 @@ void start() {
 #ifdef HELIX_ADDRESS_SANITIZER
   __sanitizer_start_switch_fiber(nullptr, block->schedulerStack, block->schedulerStackBytes);
 #endif
-  swapcontext(&self.context, &block->scheduler);
+  _longjmp(block->scheduler, 1);
 }
 
 void resume(Fiber &fiber) {
@@ -113,7 +122,11 @@ void resume(Fiber &fiber) {
   void *fake;
   __sanitizer_start_switch_fiber(&fake, fiber.stack.get(), kStackBytes);
 #endif
-  swapcontext(&block->scheduler, &fiber.context);
+  if (_setjmp(block->scheduler) == 0) {
+    if (std::exchange(fiber.isBegun, true))
+      _longjmp(fiber.place, 1);
+    setcontext(&fiber.context);
+  }
 #ifdef HELIX_ADDRESS_SANITIZER
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -122,7 +135,7 @@ void resume(Fiber &fiber) {
 void runBlock(bool descending) {
   size_t count = block->fibers.size(), left = count;
   for (Fiber &fiber : block->fibers) {
-    fiber.isDone = false;
+    fiber.isBegun = fiber.isDone = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack = {fiber.stack.get(), 0, kStackBytes};
     fiber.context.uc_link = nullptr;

@@ -373,6 +373,7 @@ TEST_F(Tiny, BadArgumentsAreNumberedErrors) {
       {path + " --prompt-ids 1 --outputs " + directory.file("none/o.npz"), "HLX5022"},
       {path + " --prompt-ids 1 --score", "HLX5021"},
       {path + " --prompt-ids 1 --weights-root /nowhere", "HLX4003"},
+      {path + " --prompt-ids 1 --round-activations", "HLX4012"},
       {directory.file("missing") + " --prompt-ids 1", "HLX3001"},
       {directory.file("empty") + " --prompt-ids 1", "HLX3002"},
       {directory.file("model.bin") + " --prompt-ids 1", "HLX3002"},
