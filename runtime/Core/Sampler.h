@@ -43,8 +43,8 @@ struct Shortlist {
   cpu::Share share;
 };
 
-/// Has the ranks that have tokens list what is asked, in ascending order of id; none if they cannot. What an earlier
-/// call gave stays, but for lists that are asked for again.
+/// Has the ranks that have tokens list what is asked, in ascending order of id; none if they cannot. What a call does
+/// not ask for stays as an earlier one left it.
 using Lister = std::function<std::span<const Shortlist>(const cpu::Draw &)>;
 
 /// Chooses tokens from what ranks would gather: their best candidates and their shares of the normaliser. The choice is
@@ -58,9 +58,8 @@ public:
   /// The same at temperature 0, from the first candidate of each rank that has one; `ranks` is the number of all.
   int64_t chooseFirst(std::span<const cpu::Candidate> firsts, size_t ranks);
 
-  /// What `choose` would, at a temperature above 0, from what each of `ranks` ranks lists; nothing where that does not
-  /// tell. It leaves no more to rounding: where a sum or a score is too near to what it is compared with, it says
-  /// nothing.
+  /// The same token as `choose`, at a temperature above 0, from what each of `ranks` ranks lists; nothing where that
+  /// does not tell, because a list is too short, or because the rounding of a sum or a score could change the token.
   std::optional<int64_t> chooseListed(const Lister &list, size_t ranks, const Sampling &sampling, uint64_t sequence,
                                       uint32_t position);
 

@@ -72,9 +72,9 @@ struct Share {
   uint64_t count = 0;
 };
 
-/// A list of the likeliest is in the order of scores that may be rounded: one that comes later, or is not listed at
-/// all, exceeds one of score `score` by less than this. Twice the error of a score near `score` that is rounded to f32
-/// and of its noise in f32, of at most 2e-5, and as much again.
+/// A list of the likeliest is in the order of scores that may be rounded: what comes after one of score `score`, or is
+/// not listed at all, exceeds it by less than this. That is twice what is lost where such a score is rounded to f32 and
+/// its noise is wrong by 2e-5, and as much again.
 constexpr double listedError(double score) { return 1e-4 + (score < 0 ? -score : score) * 0x1p-21; }
 
 /// The relative error of a share's sum in f64, whatever its order, of up to 2^20 tokens, with room to spare.
