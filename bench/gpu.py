@@ -54,6 +54,8 @@ def main():
                 bench.add(f"mla_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", 0.85, "higher")
         elif name.startswith("grouped"):
             bench.add(f"grouped_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", better="higher")
+        elif name.startswith("sampling"):
+            bench.add(f"sampling_us/{name.split('/', 1)[1]}", seconds * 1e6, "us")
         elif name.startswith("attention"):
             bench.add(f"attention_fraction/{name.split('/', 1)[1]}", rate / copy, "of copy", better="higher")
         else:

@@ -225,6 +225,35 @@ Case quantized(bool isFloat, uint32_t bits, size_t rows, size_t k, size_t n, boo
   return result;
 }
 
+/// What a step does with logits of a vocabulary: the first tokens alone, and lists to draw from.
+Case sampling(const std::string &kind, const cpu::Draw &draw, size_t rows, size_t count, bool small) {
+  Case result{"sampling/" + kind + "/v" + std::to_string(count) + "-b" + std::to_string(rows),
+              double(rows * count * sizeof(float))};
+  result.setCount(small);
+  std::vector<float> logits(rows * count);
+  std::mt19937 engine(1);
+  std::normal_distribution<float> normal(0, 3);
+  for (float &logit : logits)
+    logit = normal(engine);
+  DrawArgs draws;
+  draws.draws = result.hold(std::vector<cpu::Draw>(rows, draw));
+  draws.keys = result.hold<uint64_t>(rows * drawChunks(count) * 2 * cpu::kListed);
+  draws.sums = result.hold<DrawSum>(rows * drawChunks(count));
+  draws.lists = result.hold<cpu::Candidate>(rows * 2 * cpu::kListed);
+  draws.shares = result.hold<cpu::Share>(rows);
+  draws.rows = rows, draws.count = draws.stride = count;
+  auto *largest = result.hold<float>(rows);
+  draws.largest = largest;
+  for (uint32_t i = 0; i < result.count; ++i) {
+    draws.logits = result.hold(logits);
+    result.add(launches(BestTokenArgs{draws.logits, largest, result.hold<int64_t>(rows), rows, count, count, 0},
+                        machine().shape()));
+    result.add(launches(draws, machine().shape()));
+  }
+  result.finish();
+  return result;
+}
+
 void run(bool small) {
   std::vector<Case> cases;
   cases.push_back(copy(size_t(small ? 1 : 512) << 20));
@@ -246,6 +275,13 @@ void run(bool small) {
   }
   for (bool rounds : {false, true})
     cases.push_back(small ? prefill(rounds, 64, 64, 96, small) : prefill(rounds, 2048, 4096, 28672, small));
+  // A vocabulary of Llama-3's size.
+  for (size_t rows : {1u, 64u})
+    for (auto [kind, draw] : {std::pair<const char *, cpu::Draw>{"greedy", {}},
+                              {"all", {.likeliest = true}},
+                              {"top_k", {.firsts = true}},
+                              {"top_p", {.firsts = true, .likeliest = true, .shares = true}}})
+      cases.push_back(sampling(kind, draw, small ? std::min<size_t>(rows, 2) : rows, small ? 300 : 128256, small));
   for (AttentionShape shape : {AttentionShape{1, 4096, 32, 8, 128, 128},
                                {1, 32768, 32, 8, 128, 128},
                                {64, 4096, 32, 8, 128, 128},

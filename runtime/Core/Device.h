@@ -6,8 +6,8 @@
 #include "runtime/Comm/Inproc.h"
 #include "runtime/Core/Layout.h"
 #include "runtime/Core/Memory.h"
+#include "runtime/Core/Sampler.h"
 #include "runtime/Core/Trace.h"
-#include "runtime/Cpu/Sampling.h"
 
 #include <chrono>
 #include <functional>
@@ -113,7 +113,13 @@ public:
   virtual const float *lastLogits(uint32_t rank, uint32_t slot) = 0;
 
   /// The first of these, padding aside, in the order of cpu::comesBefore, if the run that gave them has found it.
-  virtual std::optional<cpu::Candidate> firstToken(uint32_t rank, uint32_t slot) const { return {}; }
+  /// The next steps will list nothing of the slot.
+  virtual std::optional<cpu::Candidate> firstToken(uint32_t rank, uint32_t slot) { return {}; }
+
+  /// Fills in what `draw` asks of the slot's last logits, for as many ranks as have tokens of the vocabulary; false
+  /// where they are not to be listed. Steps of the slot will list the same, with their position, until something else
+  /// is asked for, so that it is there when it is asked for again.
+  virtual bool list(uint32_t slot, const cpu::Draw &draw, std::span<Shortlist> ranks) { return false; }
 
   /// Makes up `tokens` tokens of a slot in every layer's cache.
   virtual void fill(uint32_t slot, uint64_t tokens) = 0;

@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,6 +33,20 @@ struct LocalLogits {
   int64_t firstId = 0;
 };
 
+/// What a rank whose logits lie elsewhere lists of them.
+struct Shortlist {
+  size_t count = 0; ///< tokens of the rank
+  /// The first of these as cpu::comesBefore orders them: min(count, cpu::kListed), if they were asked for.
+  std::span<const cpu::Candidate> firsts;
+  /// As many, of the highest scores, in the order of the scores within cpu::listedError.
+  std::span<const cpu::Candidate> likeliest;
+  cpu::Share share;
+};
+
+/// Has the ranks that have tokens list what is asked, in ascending order of id; none if they cannot. What a call does
+/// not ask for stays as an earlier one left it.
+using Lister = std::function<std::span<const Shortlist>(const cpu::Draw &)>;
+
 /// Chooses tokens from what ranks would gather: their best candidates and their shares of the normaliser. The choice is
 /// exact and does not depend on how the logits are divided; the noise is keyed by (seed, sequence, position, token id).
 /// Keeps its memory between calls.
@@ -42,6 +58,11 @@ public:
   /// The same at temperature 0, from the first candidate of each rank that has one; `ranks` is the number of all.
   int64_t chooseFirst(std::span<const cpu::Candidate> firsts, size_t ranks);
 
+  /// The same token as `choose`, at a temperature above 0, from what each of `ranks` ranks lists; nothing where that
+  /// does not tell, because a list is too short, or because the rounding of a sum or a score could change the token.
+  std::optional<int64_t> chooseListed(const Lister &list, size_t ranks, const Sampling &sampling, uint64_t sequence,
+                                      uint32_t position);
+
   /// The tokens among which `choose` draws, in order, if temperature > 0 and top-k or top-p limits them.
   std::span<const cpu::Candidate> kept(std::span<const LocalLogits> ranks, const Sampling &sampling);
 
@@ -49,10 +70,28 @@ public:
   uint64_t takeBytesSent();
 
 private:
+  /// A token with its noise.
+  struct Scored {
+    double score = 0;
+    cpu::Candidate token;
+  };
+  /// A prefix of the candidates.
+  struct Prefix {
+    size_t count = 0;
+    bool isWhole = false;  ///< it ends here, or at least here
+    bool isCertain = true; ///< no sum was too near to its bound
+  };
   size_t gather(std::span<const LocalLogits> ranks, size_t limit);
+  size_t gatherFirsts(std::span<const Shortlist> ranks);
+  size_t sortCandidates(const std::optional<cpu::Candidate> &bound);
   cpu::Normalizer gatherNormalizer(std::span<const LocalLogits> ranks, double scale);
+  cpu::Normalizer normalizerOfFirst(size_t count, double scale) const;
+  Prefix nucleus(size_t certain, const Sampling &sampling, const cpu::Normalizer &whole, double error) const;
+  size_t rankByScore(std::span<const Shortlist> ranks, size_t limit, const Sampling &sampling, uint64_t sequence,
+                     uint32_t position);
 
   std::vector<cpu::Candidate> candidates; ///< of all ranks, then in order
+  std::vector<Scored> scored;             ///< the likeliest of all ranks, in the order of their scores
   uint64_t sent = 0;
 };
 

@@ -271,14 +271,27 @@ std::optional<int64_t> Session::firstToken(uint32_t slot) {
   return sampler.chooseFirst(firsts, ranks());
 }
 
+/// A token from what the ranks list of their logits, if they do and it tells: these need not come to the host.
+std::optional<int64_t> Session::listedToken(uint32_t slot, const Sampling &sampling) {
+  uint64_t share = file->local_vocabulary();
+  shortlists.assign(std::min<uint64_t>(ranks(), (vocabulary() + share - 1) / share), {});
+  for (size_t r = 0; r < shortlists.size(); ++r)
+    shortlists[r].count = std::min(share, vocabulary() - r * share);
+  auto list = [&](const cpu::Draw &draw) {
+    bool lists = ranksDevice->list(slot, draw, shortlists);
+    return std::span<const Shortlist>(shortlists).first(lists ? shortlists.size() : 0);
+  };
+  const Sequence &sequence = admitted(slot);
+  return sampler.chooseListed(list, ranks(), sampling, sequence.key, uint32_t(sequence.length));
+}
+
 int64_t Session::sample(uint32_t slot, const Sampling &sampling) {
   checkSampling(sampling);
   const Sequence &sequence = admitted(slot);
   if (!sequence.hasLogits)
     throw Error(ErrorCode::SlotInvalid, slotName(slot) + " has no logits to sample from");
-  if (sampling.temperature == 0)
-    if (std::optional<int64_t> token = firstToken(slot))
-      return *token;
+  if (std::optional<int64_t> token = sampling.temperature == 0 ? firstToken(slot) : listedToken(slot, sampling))
+    return *token;
   size_t share = file->local_vocabulary();
   for (uint32_t r = 0; r < ranks(); ++r) {
     size_t first = std::min<size_t>(r * share, vocabulary());

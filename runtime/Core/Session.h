@@ -105,6 +105,7 @@ private:
   void reserveTrace();
   void gatherLogits(std::span<float> out, const std::function<const float *(uint32_t)> &local) const;
   std::optional<int64_t> firstToken(uint32_t slot);
+  std::optional<int64_t> listedToken(uint32_t slot, const Sampling &sampling);
   template <typename Body> void onDevice(const Body &body);
 
   artifact::LoadedArtifact file;
@@ -117,7 +118,8 @@ private:
   Sampler sampler;
   std::vector<LocalLogits> locals;
   std::vector<cpu::Candidate> firsts; ///< of ranks
-  std::vector<Feed> rest;             ///< what prefill has still to append
+  std::vector<Shortlist> shortlists;
+  std::vector<Feed> rest; ///< what prefill has still to append
   /// Of one entry: room for the last steps, in a ring.
   struct Ring {
     std::vector<StepTrace> steps;

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace helix::cpu {
 
@@ -44,8 +45,40 @@ double logSumExp(const Normalizer &normalizer, double scale);
 /// with key `seed` and counter (token id, position, sequence). The same on every mesh, for every batch and thread.
 double gumbelNoise(uint64_t seed, uint64_t sequence, uint32_t position, uint32_t tokenId);
 
-/// Philox4x32-10.
-void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+//===-----------------------------------------------------------------------===//
+// What a device lists of a row that stays there
+//===-----------------------------------------------------------------------===//
+
+/// Tokens of a rank that a list has at most.
+inline constexpr uint32_t kListed = 64;
+
+/// What is asked of a rank's row of logits.
+struct Draw {
+  double scale = 1; ///< 1 / temperature
+  uint64_t seed = 0, sequence = 0;
+  uint32_t position = 0;
+  bool firsts = false;    ///< the first tokens
+  bool likeliest = false; ///< the tokens of the largest scale * logit + gumbelNoise
+  bool shares = false;    ///< what the tokens before `boundValue` and `boundId` weigh, and how many they are
+  /// All, unless told otherwise.
+  float boundValue = -std::numeric_limits<float>::infinity();
+  int64_t boundId = std::numeric_limits<int64_t>::max();
+  bool operator==(const Draw &) const = default;
+};
+
+/// A share of the tokens before a bound.
+struct Share {
+  Normalizer weight; ///< `max` is that of all tokens of the rank
+  uint64_t count = 0;
+};
+
+/// A list of the likeliest is in the order of scores that may be rounded: what comes after one of score `score`, or is
+/// not listed at all, exceeds it by less than this. That is twice what is lost where such a score is rounded to f32 and
+/// its noise is wrong by 2e-5, and as much again.
+constexpr double listedError(double score) { return 1e-4 + (score < 0 ? -score : score) * 0x1p-21; }
+
+/// The relative error of a share's sum in f64, whatever its order, of up to 2^20 tokens, with room to spare.
+inline constexpr double kShareError = 1e-9;
 
 } // namespace helix::cpu
 

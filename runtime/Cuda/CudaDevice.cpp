@@ -33,6 +33,10 @@ uint64_t deviceBytesOf(const artifact::Weight &weight, const cpu::WeightPlan &pl
   return rows * columns * cpu::elementBytes(plan.dtype);
 }
 
+cpu::Draw *drawsIn(const HeldPinned &memory, uint64_t at) {
+  return reinterpret_cast<cpu::Draw *>(static_cast<std::byte *>(memory.get()) + at);
+}
+
 /// The process that runs, as ranks [first, last).
 std::pair<uint32_t, uint32_t> ranksHere(const SessionOptions &options, uint32_t ranks) {
   if (!options.processes)
@@ -124,15 +128,19 @@ uint64_t CudaDevice::pages() const {
 }
 
 MemoryNeeds CudaDevice::memory(uint32_t) const {
-  uint64_t last = isWhole() ? uint64_t(artifact.kv()->slots()) * artifact.local_vocabulary() * sizeof(float) : 0;
-  return {layout.weightBytes, layout.kvBytes, aligned(layout.deviceBytes) + aligned(layout.commBytes) + aligned(last),
+  uint64_t slots = isWhole() ? artifact.kv()->slots() : 0, vocabulary = artifact.local_vocabulary();
+  uint64_t last = slots * vocabulary * sizeof(float);
+  uint64_t lists = slots * drawChunks(vocabulary) * (2 * cpu::kListed * sizeof(uint64_t) + sizeof(DrawSum));
+  return {layout.weightBytes, layout.kvBytes,
+          aligned(layout.deviceBytes) + aligned(layout.commBytes) + aligned(last) + aligned(lists),
           std::accumulate(scratchBytes.begin(), scratchBytes.end(), exchangeBytes)};
 }
 
 uint64_t CudaDevice::sharedMemory() const {
   uint64_t bytes = pages() * sizeof(int32_t);
   for (const artifact::Entry *it : *artifact.entries())
-    bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t));
+    bytes += uint64_t(it->batch()) * (it->tokens() * sizeof(int64_t) + 2 * sizeof(int32_t)) +
+             artifact.kv()->slots() * sizeof(cpu::Draw);
   return bytes;
 }
 
@@ -196,8 +204,12 @@ void CudaDevice::allocateAll() {
     rank.kv = zeros(layout.kvBytes);
     rank.device = zeros(layout.deviceBytes);
     rank.comm = zeros(layout.commBytes);
-    if (isWhole())
-      rank.last = zeros(uint64_t(artifact.kv()->slots()) * artifact.local_vocabulary() * sizeof(float));
+    if (isWhole()) {
+      uint64_t slots = artifact.kv()->slots(), chunks = drawChunks(artifact.local_vocabulary());
+      rank.last = zeros(slots * artifact.local_vocabulary() * sizeof(float));
+      rank.drawKeys = zeros(slots * chunks * 2 * cpu::kListed * sizeof(uint64_t));
+      rank.drawSums = zeros(slots * chunks * sizeof(DrawSum));
+    }
     for (uint64_t bytes : scratchBytes)
       rank.scratch.push_back(zeros(bytes));
     for (uint32_t i = 0; i < streamCount; ++i) {
@@ -222,8 +234,9 @@ void CudaDevice::allocateAll() {
   }
   for (const artifact::Entry *entry : *artifact.entries()) {
     Program &program = programs.emplace_back(*entry);
-    program.staging = allocatePinned(program.inputs.memory.size());
-    program.input = zeros(program.inputs.memory.size());
+    program.drawsAt = aligned(program.inputs.memory.size());
+    program.staging = allocatePinned(program.drawsAt + artifact.kv()->slots() * sizeof(cpu::Draw));
+    program.input = zeros(program.drawsAt + artifact.kv()->slots() * sizeof(cpu::Draw));
     program.logitsAt = entry->logits_operand();
     program.logitsBytes = program.logitsAt->bytes();
     program.logits = allocatePinned(program.logitsBytes * mesh.ranks());
@@ -232,6 +245,7 @@ void CudaDevice::allocateAll() {
     if (!isWhole())
       program.gathered = zeros(program.logitsBytes * mesh.ranks());
     std::fill_n(static_cast<std::byte *>(program.staging.get()), program.inputs.memory.size(), std::byte(0));
+    std::uninitialized_fill_n(drawsIn(program.staging, program.drawsAt), artifact.kv()->slots(), cpu::Draw());
   }
   HELIX_CU(cuStreamSynchronize, main.get());
   uint64_t firstBytes = allSlots() * (sizeof(int64_t) + sizeof(float));
@@ -239,6 +253,18 @@ void CudaDevice::allocateAll() {
   hostFirsts = allocatePinned(firstBytes);
   lastRows = allocatePinned(allSlots() * artifact.local_vocabulary() * sizeof(float));
   isLastFetched.assign(allSlots(), !isWhole());
+
+  uint64_t slots = artifact.kv()->slots();
+  lists = allocatePinned(allSlots() * 2 * cpu::kListed * sizeof(cpu::Candidate));
+  shares = allocatePinned(allSlots() * sizeof(cpu::Share));
+  nextDraws.assign(slots, {});
+  lastDraws.assign(slots, {});
+  askedDraws = allocatePinned(slots * sizeof(cpu::Draw));
+  std::uninitialized_fill_n(drawsIn(askedDraws, 0), slots, cpu::Draw());
+  askedDrawsThere = allocate(slots * sizeof(cpu::Draw));
+  for (const Rank &rank : ranks)
+    for (Prepared &launch : drawsOf(rank, askedDrawsThere.get()))
+      askedAtOnce.push_back(std::move(launch));
 }
 
 /// A product's weight of numbers is turned on the GPU into the form that its kernel reads: the rows of the file as they
@@ -343,11 +369,81 @@ const float *CudaDevice::lastLogits(uint32_t rank, uint32_t slot) {
   return row;
 }
 
-std::optional<cpu::Candidate> CudaDevice::firstToken(uint32_t rank, uint32_t slot) const {
+std::optional<cpu::Candidate> CudaDevice::firstToken(uint32_t rank, uint32_t slot) {
   if (!isWhole())
     return {};
+  nextDraws[slot] = {};
   const auto *ids = static_cast<const int64_t *>(hostFirsts.get());
   return cpu::Candidate{reinterpret_cast<const float *>(ids + allSlots())[slotOf(rank, slot)], ids[slotOf(rank, slot)]};
+}
+
+uint64_t CudaDevice::localTokens(uint32_t rank) const {
+  uint64_t share = artifact.local_vocabulary(), vocabulary = artifact.vocabulary();
+  return std::min(share, vocabulary - std::min(rank * share, vocabulary));
+}
+
+/// What the draws on the GPU, one of each slot, ask of a rank's last logits.
+std::vector<Prepared> CudaDevice::drawsOf(const Rank &rank, Address draws) {
+  DrawArgs args;
+  args.logits = reinterpret_cast<const float *>(rank.last.get());
+  args.draws = reinterpret_cast<const cpu::Draw *>(draws);
+  args.largest = reinterpret_cast<const float *>(firsts.get() + allSlots() * sizeof(int64_t)) + slotOf(rank.number, 0);
+  args.keys = reinterpret_cast<uint64_t *>(rank.drawKeys.get());
+  args.sums = reinterpret_cast<DrawSum *>(rank.drawSums.get());
+  args.lists = static_cast<cpu::Candidate *>(lists.get()) + slotOf(rank.number, 0) * 2 * cpu::kListed;
+  args.shares = static_cast<cpu::Share *>(shares.get()) + slotOf(rank.number, 0);
+  args.rows = artifact.kv()->slots(), args.stride = artifact.local_vocabulary();
+  args.count = isWhole() ? localTokens(rank.number) : 0;
+  args.firstId = int64_t(rank.number * artifact.local_vocabulary());
+  return kernels.prepare(args);
+}
+
+/// Before a run: slots without tokens in it keep what is listed of them.
+void CudaDevice::stageDraws(Program &program) {
+  cpu::Draw *draws = drawsIn(program.staging, program.drawsAt);
+  for (size_t slot = 0; slot < nextDraws.size(); ++slot) {
+    if (slot >= program.inputs.qLen.size() || program.inputs.qLen[slot] == 0) {
+      draws[slot] = {};
+      continue;
+    }
+    draws[slot] = nextDraws[slot];
+    draws[slot].position = uint32_t(program.inputs.past[slot] + program.inputs.qLen[slot]);
+    lastDraws[slot] = draws[slot];
+  }
+}
+
+/// Between steps, in a round trip of its own.
+void CudaDevice::ask(uint32_t slot, const cpu::Draw &draw) {
+  gpu.use();
+  drawsIn(askedDraws, 0)[slot] = draw;
+  HELIX_CU(cuMemcpyHtoDAsync_v2, askedDrawsThere.get(), askedDraws.get(), lastDraws.size() * sizeof(cpu::Draw),
+           main.get());
+  for (const Prepared &launch : askedAtOnce)
+    launch.launch(main.get());
+  HELIX_CU(cuStreamSynchronize, main.get());
+  drawsIn(askedDraws, 0)[slot] = {};
+  lastDraws[slot] = draw;
+}
+
+bool CudaDevice::list(uint32_t slot, const cpu::Draw &draw, std::span<Shortlist> out) {
+  if (!isWhole())
+    return false;
+  if (lastDraws[slot] != draw)
+    ask(slot, draw);
+  if (draw.firsts || draw.likeliest)
+    nextDraws[slot] = draw;
+  for (size_t r = 0; r < out.size(); ++r) {
+    uint64_t at = slotOf(uint32_t(r), slot);
+    const auto *both = static_cast<const cpu::Candidate *>(lists.get()) + at * 2 * cpu::kListed;
+    size_t listed = std::min<size_t>(out[r].count, cpu::kListed);
+    if (draw.firsts)
+      out[r].firsts = {both, listed};
+    if (draw.likeliest)
+      out[r].likeliest = {both + cpu::kListed, listed};
+    if (draw.shares)
+      out[r].share = static_cast<const cpu::Share *>(shares.get())[at];
+  }
+  return true;
 }
 
 /// After a run: what is on the host of earlier ones is of them, but where the logits of all ranks came along.

@@ -20,7 +20,7 @@ LinearQuantizedArgs quantizedLinearOf(const artifact::Artifact &artifact, const 
 /// All ranks of an artifact on one GPU, or one of them, its peers in other processes. Every entry is a CUDA graph that
 /// is captured when the artifact is loaded: a copy of the step's inputs, the commands of all ranks on their streams, a
 /// copy of each slot's first token back, or of the logits of all ranks where some are elsewhere. A step writes lengths,
-/// positions and ids to where that copy begins and launches the graph.
+/// positions and ids, and what to list of each slot's logits, to where that copy begins and launches the graph.
 class CudaDevice : public Device {
 public:
   CudaDevice(const artifact::Artifact &artifact, const SessionOptions &options);
@@ -37,7 +37,8 @@ public:
   RankTimes timesOf(uint32_t entry) const override;
   const float *logits(uint32_t rank, uint32_t entry) override;
   const float *lastLogits(uint32_t rank, uint32_t slot) override;
-  std::optional<cpu::Candidate> firstToken(uint32_t rank, uint32_t slot) const override;
+  std::optional<cpu::Candidate> firstToken(uint32_t rank, uint32_t slot) override;
+  bool list(uint32_t slot, const cpu::Draw &draw, std::span<Shortlist> ranks) override;
   void fill(uint32_t slot, uint64_t tokens) override;
 
 private:
@@ -46,6 +47,7 @@ private:
     uint32_t number = 0;
     HeldMemory weights, kv, device, comm, exchange;
     HeldMemory last; ///< [slots, local vocabulary], the logits of each slot's last token, if all ranks are here
+    HeldMemory drawKeys, drawSums;   ///< of lists in the making, if all ranks are here
     std::vector<HeldMemory> scratch; ///< per stream
     std::vector<HeldStream> streams;
     std::vector<HeldEvent> events; ///< the plan's
@@ -76,10 +78,11 @@ private:
     StepInputs inputs;
     HeldPinned staging, logits; ///< of the host; logits [ranks, batch, tokens or 1, local vocabulary]
     HeldMemory input, gathered; ///< of the GPU: all ranks of this process read one copy
+    uint64_t drawsAt = 0;       ///< in staging and input: of each slot, what to list, after the step's inputs
     uint64_t logitsBytes = 0;   ///< of one rank
     artifact::Operand const *logitsAt = nullptr;
     std::vector<Command> commands; ///< in the plan's order
-    std::vector<Work> keeps;       ///< per rank: its last logits, and the first tokens of these
+    std::vector<Work> keeps;       ///< per rank: its last logits, the first tokens of these, and what is to be listed
     uint32_t streams = 1;
     std::vector<Traffic> sent;   ///< per rank
     std::vector<bool> isFetched; ///< per rank: the logits of the last run are on the host
@@ -107,6 +110,10 @@ private:
   void stamp(const HeldEvent &event, Stream stream, bool captured) const;
   void keepLastLogits(uint32_t entry);
   Work keepOf(const Rank &rank, const Program &program, const artifact::Entry &entry);
+  uint64_t localTokens(uint32_t rank) const;
+  std::vector<Prepared> drawsOf(const Rank &rank, Address draws);
+  void stageDraws(Program &program);
+  void ask(uint32_t slot, const cpu::Draw &draw);
   void fetch(float *to, Address from, uint64_t bytes);
   void fillTimes(const Program &program, int64_t launched, StepTrace &times) const;
 
@@ -132,6 +139,15 @@ private:
   HeldMemory firsts;
   HeldPinned hostFirsts, lastRows;
   std::vector<bool> isLastFetched;
+
+  // What is listed, by the GPU straight to the host: [ranks, slots, 2, cpu::kListed], and [ranks, slots].
+  HeldPinned lists, shares;
+  // Per slot.
+  std::vector<cpu::Draw> nextDraws;  ///< what steps will list, but for the position
+  std::vector<cpu::Draw> lastDraws;  ///< what was listed of the last logits
+  HeldPinned askedDraws;             ///< what is listed between steps,
+  HeldMemory askedDrawsThere;        ///< on the GPU,
+  std::vector<Prepared> askedAtOnce; ///< by these, of all ranks
 };
 
 } // namespace helix::cuda

@@ -18,6 +18,7 @@
 
 #include "runtime/Cpu/Kernels.h"
 #include "runtime/Cpu/Quantized.h"
+#include "runtime/Cpu/Sampling.h"
 
 #include <array>
 #include <cstddef>
@@ -39,7 +40,16 @@ struct KernelImage {
 /// In the order of ImageId; empty if the library was built without the CUDA toolkit.
 std::span<const KernelImage> kernelImages();
 
-enum class ImageId : uint32_t { Rows, Attention, AttentionTensor, AttentionLatent, Linear, LinearQuantized, Link };
+enum class ImageId : uint32_t {
+  Rows,
+  Attention,
+  AttentionTensor,
+  AttentionLatent,
+  Linear,
+  LinearQuantized,
+  Link,
+  Sampling
+};
 
 /// What launches depend on of the GPU that runs them. The sizes are those of an H200.
 struct DeviceShape {
@@ -257,6 +267,31 @@ struct BestTokenArgs {
   int64_t firstId = 0;
 };
 std::vector<Launch> launches(const BestTokenArgs &args, const DeviceShape &device);
+
+/// Sums of a chunk of a row.
+struct DrawSum {
+  double weight = 0;
+  uint64_t count = 0;
+};
+
+/// Logits of a row that a block takes.
+inline constexpr uint32_t kDrawChunk = 2048;
+constexpr size_t drawChunks(size_t count) { return (count + kDrawChunk - 1) / kDrawChunk; }
+
+/// What cpu::Draw asks of each row of logits; what it does not ask for stays as it is. Scores are within 2e-5 and the
+/// rounding to f32; weights are summed in f64 in a fixed order.
+struct DrawArgs {
+  const float *logits = nullptr;    ///< [rows, stride], of which `count` are the ids firstId, firstId + 1, …
+  const cpu::Draw *draws = nullptr; ///< [rows]
+  const float *largest = nullptr;   ///< [rows], the first token's logit
+  uint64_t *keys = nullptr;         ///< [rows, drawChunks(count), 2, cpu::kListed], for the launches alone
+  DrawSum *sums = nullptr;          ///< [rows, drawChunks(count)], the same
+  cpu::Candidate *lists = nullptr;  ///< [rows, 2, cpu::kListed]: the firsts, then the likeliest; the host may hold them
+  cpu::Share *shares = nullptr;     ///< [rows], as well
+  size_t rows = 0, count = 0, stride = 0;
+  int64_t firstId = 0;
+};
+std::vector<Launch> launches(const DrawArgs &args, const DeviceShape &device);
 
 } // namespace helix::cuda
 

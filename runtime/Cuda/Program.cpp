@@ -220,11 +220,11 @@ void CudaDevice::bind(uint32_t index) {
     program.keeps.push_back(isWhole() ? keepOf(rank, program, entry) : Work());
 }
 
-/// Each slot's last logits stay on the GPU until its next step; the host gets the first token of each.
+/// Each slot's last logits stay on the GPU until its next step; the host gets the first token of each, and lists of
+/// those that are drawn from.
 CudaDevice::Work CudaDevice::keepOf(const Rank &rank, const Program &program, const artifact::Entry &entry) {
   const StepInputs &inputs = program.inputs;
-  uint64_t share = artifact.local_vocabulary(),
-           firstId = std::min<uint64_t>(rank.number * share, artifact.vocabulary());
+  uint64_t share = artifact.local_vocabulary();
   KeepLogitsArgs keep;
   keep.logits = floats(address(*program.logitsAt, rank, program));
   keep.qLen = lengthsOf(program, inputs.qLen);
@@ -236,10 +236,12 @@ CudaDevice::Work CudaDevice::keepOf(const Rank &rank, const Program &program, co
   best.logits = keep.last;
   best.id = reinterpret_cast<int64_t *>(firsts.get()) + slotOf(rank.number, 0);
   best.value = reinterpret_cast<float *>(firsts.get() + allSlots() * sizeof(int64_t)) + slotOf(rank.number, 0);
-  best.rows = keep.batch, best.stride = share, best.firstId = int64_t(firstId);
-  best.count = std::min(share, artifact.vocabulary() - firstId);
-  if (best.count != 0) // else all is padding
-    for (Prepared &launch : kernels.prepare(best))
+  best.rows = keep.batch, best.stride = share, best.firstId = int64_t(rank.number * share);
+  best.count = localTokens(rank.number);
+  if (best.count == 0) // all is padding
+    return work;
+  for (std::vector<Prepared> more : {kernels.prepare(best), drawsOf(rank, program.input.get() + program.drawsAt)})
+    for (Prepared &launch : more)
       work.launches.push_back(std::move(launch));
   return work;
 }
@@ -252,7 +254,8 @@ void CudaDevice::stamp(const HeldEvent &event, Stream stream, bool captured) con
 
 /// Puts a step on the streams, beginning and ending on the main one.
 void CudaDevice::enqueue(Program &program, bool captured) {
-  HELIX_CU(cuMemcpyHtoDAsync_v2, program.input.get(), program.staging.get(), program.inputs.memory.size(), main.get());
+  HELIX_CU(cuMemcpyHtoDAsync_v2, program.input.get(), program.staging.get(),
+           program.drawsAt + nextDraws.size() * sizeof(cpu::Draw), main.get());
   stamp(begun, main.get(), captured);
   HELIX_CU(cuEventRecord, forked.get(), main.get());
   for (Rank &rank : ranks)
@@ -319,6 +322,7 @@ void CudaDevice::run(uint32_t entry, std::span<Traffic> sent, StepTrace *times) 
   gpu.use();
   Program &program = programs[entry];
   std::memcpy(program.staging.get(), program.inputs.memory.data(), program.inputs.memory.size());
+  stageDraws(program);
   int64_t launched = traceNow();
   HELIX_CU(cuGraphLaunch, program.graph.get(), main.get());
   exchange->finish(main.get(), settings.commTimeout);

@@ -75,6 +75,8 @@ def kernels(check):
             check.result(f"linear_fraction/{rest}", rate / copy, "of copy", target, "higher")
         elif kind == "grouped":
             check.result(f"grouped_fraction/{rest}", rate / copy, "of copy", 0.85, "higher")
+        elif kind == "sampling":
+            check.result(f"sampling_us/{rest}", median(line) * 1e6, "us")
         elif kind.startswith("prefill"):
             check.result(f"{kind}_rate/{rest}", line["flops"] / median(line) / 1e12, "TFLOP/s", better="higher")
     said = f"{len(lines)} kernels and shapes"

@@ -226,33 +226,87 @@ TEST(CudaDevice, CachesOfCodesAreTheCpus) {
     }
 }
 
-/// Three ranks: the last has padding among its logits.
+/// Three ranks: the last has padding among its logits. Two sequences, one of them idle in every other step.
 TEST(CudaDevice, TokensAreTheCpus) {
   TinyModel model;
   Emulated emulated(model, {1, 3});
   auto tokens = [](const std::string &path, const Sampling &sampling) {
     Session session(path);
     session.load();
-    std::vector<int64_t> ids = {3, 1, 4}, out;
-    Feed feed{session.admit(5), ids};
-    session.prefill({&feed, 1});
-    for (int i = 0; i < 3; ++i) {
-      out.push_back(session.sample(feed.slot, sampling));
-      feed.ids = std::span(&out.back(), 1);
-      session.step(EntryKind::Decode, {&feed, 1});
+    std::vector<int64_t> ids = {3, 1, 4};
+    std::vector<std::vector<int64_t>> out(2);
+    std::vector<Feed> feeds = {{session.admit(5), ids}, {session.admit(6), std::span(ids).first(2)}};
+    session.prefill(feeds);
+    for (int i = 0; i < 4; ++i) {
+      feeds.clear();
+      for (uint32_t slot : {0, 1}) {
+        out[slot].push_back(session.sample(slot, sampling));
+        if (slot == 0 || i % 2 == 0)
+          feeds.push_back({slot, std::span(&out[slot].back(), 1)});
+      }
+      session.step(EntryKind::Decode, feeds);
     }
     return out;
   };
-  auto copies = [&] {
-    std::vector<std::string> lines = emulated.lines();
-    return std::count(lines.begin(), lines.end(), "do copy to the host");
+  auto copies = [&](const Sampling &sampling) {
+    auto count = [&] {
+      std::vector<std::string> lines = emulated.lines();
+      return std::count(lines.begin(), lines.end(), "do copy to the host");
+    };
+    auto before = emulated.lines().empty() ? 0 : count();
+    EXPECT_EQ(tokens(emulated.path, sampling), tokens(emulated.directory.file("model.hlx"), sampling));
+    return count() - before;
   };
-  const std::string cpu = emulated.directory.file("model.hlx");
-  const Sampling greedy, drawn{.temperature = 0.8, .topK = 10, .topP = 1, .seed = 7};
-  EXPECT_EQ(tokens(emulated.path, greedy), tokens(cpu, greedy));
-  EXPECT_EQ(copies(), 2) << "first tokens, in the one run of each entry before it is captured, and no logits";
-  EXPECT_EQ(tokens(emulated.path, drawn), tokens(cpu, drawn));
-  EXPECT_EQ(copies(), 2 + 2 + 3 * 3) << "a row of each rank for each token";
+  for (const Sampling &sampling :
+       {Sampling{}, Sampling{.temperature = 0.8, .topK = 10, .topP = 0.9, .seed = 1},
+        Sampling{.temperature = 1.2, .seed = 2}, Sampling{.temperature = 1, .topP = 0.7, .seed = 3}})
+    EXPECT_EQ(copies(sampling), 2) << "first tokens, in the one run of each entry before it is captured, no logits";
+  EXPECT_EQ(copies({.temperature = 2, .topK = 100, .topP = 0.9}), 2 + 2 * 4 * 3 - 3)
+      << "a row of each rank for each token, but where a slot was idle";
+}
+
+/// What is drawn is listed in the step's graph, as it was drawn last.
+TEST(CudaDevice, StepsListWhatIsDrawn) {
+  TinyModel model;
+  Emulated emulated(model, {1, 2});
+  Session session(emulated.path);
+  session.load();
+  std::vector<int64_t> ids = randomIds(12, 1);
+  std::vector<Feed> feeds = {{session.admit(0), ids}, {session.admit(1), ids}};
+  session.prefill(feeds);
+  size_t seen = 0;
+  auto news = [&] {
+    std::vector<std::string> lines = emulated.lines();
+    std::vector<std::string> fresh(lines.begin() + long(seen), lines.end());
+    seen = lines.size();
+    return fresh;
+  };
+  Sampling sampling{.temperature = 1, .seed = 1};
+  for (const Feed &feed : feeds)
+    session.sample(feed.slot, sampling);
+  const std::vector<std::string> step = {"launch graph", "synchronize"};
+  auto advance = [&](size_t at) {
+    news();
+    for (Feed &feed : feeds)
+      feed.ids = std::span(ids).subspan(at, 1);
+    session.step(EntryKind::Decode, feeds);
+    for (const Feed &feed : feeds)
+      session.sample(feed.slot, sampling);
+    return news();
+  };
+  EXPECT_EQ(advance(0), step);
+  EXPECT_EQ(advance(1), step);
+  sampling.temperature = 0.5;
+  std::vector<std::string> asks = advance(2);
+  EXPECT_EQ(std::count(asks.begin(), asks.end(), "synchronize"), 1 + 2) << "once for each slot";
+  EXPECT_EQ(std::count(asks.begin(), asks.end(), "do copy to the GPU"), 2);
+  EXPECT_EQ(advance(3), step);
+  sampling.topK = 20; // other lists, of the same scores
+  EXPECT_NE(advance(4), step);
+  sampling.topK = 10;
+  EXPECT_EQ(advance(5), step);
+  sampling = {};
+  EXPECT_EQ(advance(6), step);
 }
 
 TEST(CudaDevice, AStepIsOneGraphAndNothingElse) {

@@ -157,6 +157,27 @@ def test_a_link_takes_its_time_and_the_simulator_learns_from_it(scratch):
     assert steps[1]["ttl_s"] - steps[0]["ttl_s"] == pytest.approx(total, rel=0.05)
 
 
+# Lists hold a part of the vocabulary, or all; the last rank of llama-odd has padding.
+@pytest.mark.parametrize("fixture, kvp, tpa, seed, flags", [
+    ("llama-tiny", 1, 1, 1, ()), ("llama-tiny", 1, 1, 2, ("--top-k", 100)), ("llama-tiny", 2, 2, 3, ("--top-p", 0.9)),
+    ("llama-odd", 3, 1, 4, ("--top-k", 40)), ("llama-odd", 4, 2, 5, ("--top-k", 20, "--top-p", 0.8)),
+    ("llama-tiny", 1, 1, 6, ("--top-k", 100, "--top-p", 0.9))])
+def test_drawn_tokens_are_the_cpus(scratch, fixture, kvp, tpa, seed, flags):
+    gpu, cpu = artifacts(scratch, fixture, kvp, tpa)
+    prompts = helix.write_prompts(scratch / f"draw-{fixture}.jsonl", helix.sequences(fixture, LENGTHS))
+    log = scratch / f"draw-{seed}.log"
+    arguments = ["--prompts", prompts, "--tokens", 4, "--temperature", 1.5, "--seed", seed, *flags]
+    done = subprocess.run([str(c) for c in (helix.BUILD / "bin" / "helix-run", gpu, *arguments)], capture_output=True,
+                          env=environment(cpu, HELIX_EMULATED_LOG=str(log)), text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    theirs = helix.tool("helix-run", cpu, *arguments).stdout
+    assert done.stdout == theirs
+    assert theirs != helix.tool("helix-run", cpu, "--prompts", prompts, "--tokens", 4).stdout, "that is greedy"
+    # First tokens, before steps are captured; rows of logits where lists are not enough.
+    copies = log.read_text().splitlines().count("do copy to the host")
+    assert (copies > 2) == ("--top-p" in flags and 100 in flags)
+
+
 def processes(gpu, cpu, n, meeting, arguments, more=None):
     return [subprocess.Popen([str(c) for c in (helix.BUILD / "bin" / "helix-run", gpu, *arguments(i), "--process", f"{i}/{n}",
                                                "--rendezvous", meeting)],
@@ -187,6 +208,15 @@ def test_processes_have_the_bits_of_local_ranks(scratch, kvp, tpa):
     splits = [line for line in log if line.startswith("split")]
     assert len(splits) == (0 if tpa == 1 else 2), "a communicator for each axis that is not all ranks"
     assert all(line.startswith("destroy") for line in log if "abort" in line)
+
+
+def test_processes_draw_the_tokens_of_local_ranks(scratch):
+    gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1)
+    arguments = ["--prompt-ids", "1,2,3", "--tokens", 3, "--temperature", 1, "--top-p", 0.9, "--seed", 5]
+    running = processes(gpu, cpu, 2, f"file:{scratch}/draw", lambda i: arguments)
+    said = [process.communicate(timeout=280) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert {out for out, _ in said} == {helix.tool("helix-run", cpu, *arguments).stdout}
 
 
 def test_a_killed_process_ends_the_others(scratch):

@@ -38,6 +38,9 @@ struct MergeArgument {
   uint32_t peers, batch, tokens, heads, valueDim;
 };
 
+/// Of a block that lists tokens.
+inline constexpr uint32_t kDrawThreads = 256;
+
 struct ReduceArgument {
   const float *buffers[kReduceBuffers];
   uint32_t count;

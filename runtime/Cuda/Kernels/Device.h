@@ -82,6 +82,7 @@ __device__ __forceinline__ void sleepBriefly() { __nanosleep(100); }
 
 /// Warp: the value of another lane.
 __device__ __forceinline__ float shuffleXor(float x, int mask) { return __shfl_xor_sync(0xffffffff, x, mask); }
+__device__ __forceinline__ uint64_t shuffleXor(uint64_t x, int mask) { return __shfl_xor_sync(0xffffffff, x, mask); }
 __device__ __forceinline__ uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffff, x, lane); }
 __device__ __forceinline__ float shuffle(float x, int lane) { return __shfl_sync(0xffffffff, x, lane); }
 

@@ -18,6 +18,7 @@ HELIX_EMBED(AttentionLatent)
 HELIX_EMBED(Linear)
 HELIX_EMBED(LinearQuantized)
 HELIX_EMBED(Link)
+HELIX_EMBED(Sampling)
 
 std::span<const KernelImage> kernelImages() {
 #define HELIX_IMAGE(name)                                                                                              \
@@ -30,7 +31,8 @@ std::span<const KernelImage> kernelImages() {
                                        HELIX_IMAGE(AttentionLatent),
                                        HELIX_IMAGE(Linear),
                                        HELIX_IMAGE(LinearQuantized),
-                                       HELIX_IMAGE(Link)};
+                                       HELIX_IMAGE(Link),
+                                       HELIX_IMAGE(Sampling)};
   return images;
 }
 

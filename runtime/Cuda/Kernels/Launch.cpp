@@ -148,8 +148,18 @@ std::vector<Launch> launches(const BestTokenArgs &args, const DeviceShape &) {
   if (args.rows == 0)
     return {};
   constexpr uint32_t threads = 1024;
-  return {launchOf(ImageId::Rows, "helix_best_token", {uint32_t(args.rows), 1, 1}, {threads, 1, 1},
+  return {launchOf(ImageId::Sampling, "helix_best_token", {uint32_t(args.rows), 1, 1}, {threads, 1, 1},
                    threads * uint32_t(sizeof(int64_t) + sizeof(float)), args)};
+}
+
+std::vector<Launch> launches(const DrawArgs &args, const DeviceShape &) {
+  if (args.rows == 0 || args.count == 0)
+    return {};
+  constexpr uint32_t shared = kDrawThreads * uint32_t(sizeof(DrawSum));
+  static_assert(kDrawThreads / 64 * cpu::kListed * sizeof(uint64_t) <= shared);
+  auto rows = uint32_t(args.rows), chunks = uint32_t(drawChunks(args.count));
+  return {launchOf(ImageId::Sampling, "helix_draw_chunk", {chunks, rows, 1}, {kDrawThreads, 1, 1}, shared, args),
+          launchOf(ImageId::Sampling, "helix_draw_row", {rows, 1, 1}, {kDrawThreads, 1, 1}, shared, args)};
 }
 
 } // namespace helix::cuda

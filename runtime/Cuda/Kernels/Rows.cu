@@ -299,46 +299,4 @@ HELIX_KERNEL helix_pack_weight(PackArgs args) {
     copy(uint16_t());
 }
 
-namespace {
-
-/// cpu::comesBefore: larger values first, equal ones by id, NaN before every number.
-__device__ __forceinline__ bool comesBefore(float a, int64_t aId, float b, int64_t bId) {
-  bool aNaN = a != a, bNaN = b != b;
-  if (aNaN || bNaN)
-    return aNaN && bNaN ? aId < bId : aNaN;
-  return a != b ? a > b : aId < bId;
-}
-
-} // namespace
-
-/// Grid: x rows. Shared: a value and an id per thread; a power of two of threads.
-HELIX_KERNEL helix_best_token(BestTokenArgs args) {
-  const float *row = args.logits + blockIdx.x * args.stride;
-  auto *ids = reinterpret_cast<int64_t *>(sharedMemory());
-  auto *values = reinterpret_cast<float *>(ids + blockDim.x);
-  float value = kLowest;
-  int64_t id = INT64_MAX;
-  // One block reads a row: only loads that do not wait for each other are fast.
-#pragma unroll 8
-  for (size_t i = threadIdx.x; i < args.count; i += blockDim.x)
-    if (comesBefore(row[i], int64_t(i), value, id)) {
-      value = row[i];
-      id = int64_t(i);
-    }
-  values[threadIdx.x] = value;
-  ids[threadIdx.x] = id;
-  for (uint32_t half = blockDim.x / 2; half != 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half &&
-        comesBefore(values[threadIdx.x + half], ids[threadIdx.x + half], values[threadIdx.x], ids[threadIdx.x])) {
-      values[threadIdx.x] = values[threadIdx.x + half];
-      ids[threadIdx.x] = ids[threadIdx.x + half];
-    }
-  }
-  if (threadIdx.x == 0) {
-    args.value[blockIdx.x] = values[0];
-    args.id[blockIdx.x] = args.firstId + ids[0];
-  }
-}
-
 } // namespace helix::cuda

@@ -1,6 +1,7 @@
 //===- SamplingTest.cpp - Candidates, normalisers, noise -------------------===//
 #include "runtime/Cpu/Sampling.h"
 #include "Reference.h"
+#include "runtime/Cpu/Noise.h"
 
 #include <algorithm>
 #include <set>

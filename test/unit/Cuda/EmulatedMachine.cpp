@@ -20,7 +20,6 @@ HELIX_REGISTER(helix_reduce_ordered)
 HELIX_REGISTER(helix_split_rows)
 HELIX_REGISTER(helix_scale_rows)
 HELIX_REGISTER(helix_pack_weight)
-HELIX_REGISTER(helix_best_token)
 
 namespace test {
 namespace {

@@ -408,6 +408,11 @@ uint32_t subtractHalves(uint32_t a, uint32_t b) {
 }
 
 float shuffleXor(float x, int mask) { return shuffle(x, int(emulation::laneOf()) ^ mask); }
+uint64_t shuffleXor(uint64_t x, int mask) {
+  int lane = int(emulation::laneOf()) ^ mask;
+  uint32_t low = shuffle(uint32_t(x), lane);
+  return uint64_t(shuffle(uint32_t(x >> 32), lane)) << 32 | low;
+}
 uint32_t shuffle(uint32_t x, int lane) {
   emulation::Shuffle mine{x, 0, lane};
   emulation::joinWarp<emulation::Shuffle, emulation::shuffleAll>(mine);

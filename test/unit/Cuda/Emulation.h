@@ -109,6 +109,7 @@ inline uint64_t globalTime() { return emulation::clock; }
 inline void sleepBriefly() { emulation::clock += 100; }
 
 float shuffleXor(float x, int mask);
+uint64_t shuffleXor(uint64_t x, int mask);
 uint32_t shuffle(uint32_t x, int lane);
 inline float shuffle(float x, int lane) { return bitsToFloat(shuffle(floatToBits(x), lane)); }
 bool anyLane(bool predicate);

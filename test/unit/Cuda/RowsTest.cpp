@@ -415,29 +415,5 @@ TEST(CudaRows, ReduceSumsInOrder) {
     }
 }
 
-TEST(CudaRows, BestTokenIsTheFirstInOrder) {
-  const size_t rows = 6, count = 3000, stride = 3008;
-  std::vector<float> logits = randomFloats(rows * stride, 8);
-  for (size_t row = 0; row < rows; ++row)
-    std::fill_n(logits.begin() + row * stride + count, stride - count, 100.0f); // is no token
-  logits[0 * stride + 2999] = 3;                                                // the last
-  logits[1 * stride + 1500] = logits[1 * stride + 1024] = logits[1 * stride + 2047] = 2;
-  logits[2 * stride + 700] = logits[2 * stride + 40] = kNaN;
-  logits[2 * stride + 3] = kInfinity;
-  std::fill_n(logits.begin() + 3 * stride, count, -kInfinity);
-  logits[4 * stride] = 9;
-  Buffer<float> deviceLogits(logits), value(rows);
-  Buffer<int64_t> id(rows);
-  machine().launch(BestTokenArgs{deviceLogits.data(), value.data(), id.data(), rows, count, stride, 100});
-  std::vector<int64_t> ids = id.read();
-  std::vector<float> values = value.read();
-  int64_t largest = std::max_element(logits.begin() + 5 * stride, logits.begin() + 5 * stride + count) -
-                    (logits.begin() + 5 * stride);
-  EXPECT_EQ(ids, (std::vector<int64_t>{3099, 1124, 140, 100, 100, 100 + largest}));
-  EXPECT_TRUE(std::isnan(values[2]));
-  EXPECT_EQ(values[3], -kInfinity);
-  EXPECT_EQ(values[0], 3);
-}
-
 } // namespace
 } // namespace helix::cuda::test
