@@ -168,25 +168,35 @@ HWY_INLINE void score(const Item &item, const float *HWY_RESTRICT query, const T
   const T *keys[V];
   for (size_t v = 0; v < V; ++v)
     keys[v] = key[v];
+  // The dimensions that lie together from i on. Of four pages they are work enough for a turn of the loop.
+  auto add = [&](size_t i, const T *next) HWY_ATTR {
+    Vec column[V][D];
+    for (size_t v = 0; v < V; ++v)
+      loadDims(keys[v] + i * block, column[v]);
+    for (size_t dim = 0; dim < D; ++dim, next += V * block) {
+      for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
+        prefetch(next + line);
+      // Spread over the arithmetic: a burst of them would wait for each other, and the loads behind them.
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      for (size_t r = 0; r < R; ++r) {
+        Vec element = hn::Set(d, query[(i + dim) * R + r]);
+        for (size_t v = 0; v < V; ++v)
+          sum[r][v] = hn::MulAdd(element, column[v][dim], sum[r][v]);
+      }
+    }
+  };
   for (size_t i = 0, page = 0; page < V; ++page) {
     // One page of values after the other, in the order of their bytes.
     const T *next = value[page];
-    HWY_UNROLL(2)
-    for (size_t end = (page + 1) * dims / (V * D) * D; i < end; i += D) {
-      Vec column[V][D];
-      for (size_t v = 0; v < V; ++v)
-        loadDims(keys[v] + i * block, column[v]);
-      for (size_t dim = 0; dim < D; ++dim, next += V * block) {
-        for (size_t line = 0; line < V * kLanes; line += 64 / sizeof(T))
-          prefetch(next + line);
-        // Spread over the arithmetic: a burst of them would wait for each other, and the loads behind them.
-        std::atomic_signal_fence(std::memory_order_seq_cst);
-        for (size_t r = 0; r < R; ++r) {
-          Vec element = hn::Set(d, query[(i + dim) * R + r]);
-          for (size_t v = 0; v < V; ++v)
-            sum[r][v] = hn::MulAdd(element, column[v][dim], sum[r][v]);
-        }
-      }
+    size_t end = (page + 1) * dims / (V * D) * D;
+    if constexpr (V * D >= 8) {
+      HWY_UNROLL(1)
+      for (; i < end; i += D, next += D * V * block)
+        add(i, next);
+    } else {
+      HWY_UNROLL(2)
+      for (; i < end; i += D, next += D * V * block)
+        add(i, next);
     }
   }
   // Ascending, so that the lanes past a page's end are overwritten by the next page's.
