@@ -63,6 +63,13 @@ const Artifact *verifyArtifact(std::span<const uint8_t> bytes, Error &error) {
   return validate(*artifact, error) ? artifact : nullptr;
 }
 
+uint64_t LoadedArtifact::checksum() const {
+  Header header{};
+  if (root)
+    std::memcpy(&header, bytes.data(), sizeof(header));
+  return header.checksum;
+}
+
 LoadedArtifact readArtifact(const std::string &path, Error &error) {
   LoadedArtifact result;
   auto fail = [&](const char *reason) {

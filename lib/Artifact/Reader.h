@@ -28,6 +28,9 @@ public:
   const Artifact &operator*() const { return *root; }
   const Artifact *operator->() const { return root; }
 
+  /// XXH3-64 of all that it says, as its file's header has it; 0 of none.
+  uint64_t checksum() const;
+
 private:
   friend LoadedArtifact readArtifact(const std::string &path, Error &error);
   std::vector<uint8_t> bytes;

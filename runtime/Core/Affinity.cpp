@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <thread>
 
 namespace helix {
 namespace {
@@ -72,6 +73,13 @@ std::vector<Cpus> nodesOfThread(const std::string &directory) {
   if (!rest.empty())
     result.push_back(std::move(rest));
   return result;
+}
+
+unsigned cpusOfThread() {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0)
+    return std::max(1u, std::thread::hardware_concurrency());
+  return unsigned(CPU_COUNT(&allowed));
 }
 
 std::optional<std::vector<Cpus>> placeThreads(std::vector<Cpus> nodes, std::span<const unsigned> threads) {

@@ -18,6 +18,9 @@ using Cpus = std::vector<unsigned>;
 /// has a nodeN/cpulist each, tells nothing of them.
 std::vector<Cpus> nodesOfThread(const std::string &directory = "/sys/devices/system/node");
 
+/// How many they are, at least 1.
+unsigned cpusOfThread();
+
 /// A CPU for each of the threads of each rank, `threads[r]` of rank r: of one node while one has as many left, as
 /// memory is of the node whose thread touches it first; of the nodes in order otherwise. Nothing if there are too few.
 std::optional<std::vector<Cpus>> placeThreads(std::vector<Cpus> nodes, std::span<const unsigned> threads);

@@ -11,7 +11,7 @@ namespace helix {
 namespace {
 
 unsigned threadCount(const SessionOptions &options, uint32_t ranks) {
-  return std::max(options.threads != 0 ? options.threads : std::thread::hardware_concurrency(), ranks);
+  return std::max(options.threads != 0 ? options.threads : cpusOfThread(), ranks);
 }
 
 /// The error that is being handled, as one of a rank. To be called within a catch block.
@@ -34,7 +34,8 @@ CpuDevice::CpuDevice(const artifact::Artifact &artifact, const SessionOptions &o
     : artifact(artifact), settings(options), mesh(meshOf(artifact)), layout(layOut(artifact)),
       threads(threadCount(options, mesh.ranks())), images(artifact) {
   std::vector<Cpus> nodes = nodesOfThread();
-  if (options.pinning == Pinning::Off || (options.pinning == Pinning::Auto && nodes.size() < 2))
+  if (options.pinning == Pinning::Off ||
+      (options.pinning == Pinning::Auto && (nodes.size() < 2 || threads != cpusOfThread())))
     return;
   std::vector<unsigned> counts;
   for (uint32_t r = 0; r < mesh.ranks(); ++r)
@@ -42,9 +43,10 @@ CpuDevice::CpuDevice(const artifact::Artifact &artifact, const SessionOptions &o
   if (std::optional<std::vector<Cpus>> placed = placeThreads(std::move(nodes), counts))
     cpus = std::move(*placed);
   else if (options.pinning == Pinning::On)
-    throw Error(ErrorCode::ArgumentInvalid, counted(threads, "thread") +
-                                                " cannot each stay on a CPU of their own, as "
-                                                "there are fewer; ask for fewer with --threads, or leave --pin out");
+    throw Error(ErrorCode::ArgumentInvalid,
+                counted(threads, "thread") +
+                    " cannot each stay on a CPU of their own, as "
+                    "there are fewer; ask for fewer with --threads, of which each rank needs one, or leave --pin out");
 }
 
 uint64_t CpuDevice::pages() const {
@@ -118,7 +120,7 @@ void CpuDevice::initialise(std::span<const Mapping> files, const std::function<v
 
   try {
     std::vector<std::byte *> segments;
-    bool spin = threads <= std::thread::hardware_concurrency();
+    bool spin = threads <= cpusOfThread();
     for (uint32_t r = 0; r < mesh.ranks(); ++r) {
       executors.push_back(
           std::make_unique<Executor>(artifact, layout, r, threadsOf(r), spin, cpus.empty() ? Cpus() : cpus[r]));

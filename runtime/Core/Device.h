@@ -23,15 +23,16 @@ namespace helix {
 struct Processes {
   uint32_t index = 0, count = 1;
   std::string rendezvous;
+  uint64_t artifact = 0; ///< its checksum, which the session fills in: processes with another are refused
 };
 
 /// Whether each thread of a rank on the CPU stays on a CPU of its own. Auto: on machines with several NUMA nodes, if
-/// there are as many CPUs as threads.
+/// there are as many threads as CPUs: with fewer, another process may want the same ones.
 enum class Pinning { Auto, On, Off };
 
 struct SessionOptions {
   std::string weightsRoot = {}; ///< empty: the artifact's directory
-  /// Of all ranks, at least one each; 0: as many as there are cores.
+  /// Of all ranks, at least one each; 0: as many as there are CPUs that the caller may run on.
   unsigned threads = 0;
   Pinning pinning = Pinning::Auto;
   std::chrono::milliseconds commTimeout{60000}; ///< of one wait in a collective

@@ -2,6 +2,7 @@
 #include "runtime/Core/Function.h"
 #include "lib/Artifact/Validate.h"
 #include "runtime/Comm/Inproc.h"
+#include "runtime/Core/Affinity.h"
 #include "runtime/Core/Layout.h"
 #include "runtime/Cpu/Convert.h"
 
@@ -37,7 +38,7 @@ Function::Function(const std::string &path, const FunctionOptions &options)
     : file(readStateless(path)), layout(layOut(*file)), images(*file) {
   std::filesystem::path root = options.weightsRoot.empty() ? std::filesystem::path(path).parent_path()
                                                            : std::filesystem::path(options.weightsRoot);
-  unsigned threads = options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  unsigned threads = options.threads != 0 ? options.threads : cpusOfThread();
   inputs.emplace_back(signature());
   uint64_t needed = layout.needs(threads).total() + inputs.front().memory.size(), available = availableMemory();
   if (needed > available)

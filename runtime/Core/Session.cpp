@@ -17,12 +17,19 @@ artifact::LoadedArtifact openDecoder(const std::string &path) {
   return file;
 }
 
+SessionOptions withChecksum(SessionOptions options, const artifact::LoadedArtifact &file) {
+  if (options.processes)
+    options.processes->artifact = file.checksum();
+  return options;
+}
+
 std::string slotName(uint32_t slot) { return "slot " + std::to_string(slot); }
 
 } // namespace
 
 Session::Session(const std::string &path, const SessionOptions &options)
-    : file(openDecoder(path)), settings(options), mesh(meshOf(*file)), ranksDevice(makeDevice(*file, options)) {
+    : file(openDecoder(path)), settings(withChecksum(options, file)), mesh(meshOf(*file)),
+      ranksDevice(makeDevice(*file, settings)) {
   if (settings.weightsRoot.empty())
     settings.weightsRoot = std::filesystem::path(path).parent_path().string();
   uint32_t slots = file->kv()->slots();

@@ -175,14 +175,25 @@ Token serve(const Meeting &meeting, const std::string &rest, const std::function
   return answer.token;
 }
 
+/// Connects by the deadline; false if it cannot. Packets may get lost without an answer.
+bool connectTo(int socket, const addrinfo &address, Clock::time_point deadline) {
+  if (::connect(socket, address.ai_addr, address.ai_addrlen) == 0)
+    return true;
+  pollfd wait{socket, POLLOUT, 0};
+  int error = 0;
+  socklen_t size = sizeof(error);
+  return errno == EINPROGRESS && ::poll(&wait, 1, left(deadline)) == 1 &&
+         ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
 Token ask(const Meeting &meeting, const std::string &rest) {
   for (Clock::time_point deadline = Clock::now() + meeting.timeout;;) {
     Addresses addresses;
     addresses.resolve(meeting, rest, /*listens=*/false);
-    Descriptor peer(::socket(addresses.list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    Descriptor peer(::socket(addresses.list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     Hello hello{kMagic, meeting.checksum, meeting.index, meeting.count};
     Answer answer;
-    if (peer.number >= 0 && ::connect(peer.number, addresses.list->ai_addr, addresses.list->ai_addrlen) == 0 &&
+    if (peer.number >= 0 && connectTo(peer.number, *addresses.list, deadline) &&
         transfer(peer.number, &hello, sizeof(hello), true, deadline) &&
         transfer(peer.number, &answer, sizeof(answer), false, deadline)) {
       checkAnswer(meeting, answer);

@@ -320,14 +320,15 @@ class Check:
             begin = time.monotonic()
             while time.monotonic() - begin < (2 if self.small else 10) and all(p.poll() is None for p in running):
                 time.sleep(0.1)
-            if any(p.poll() is not None for p in running):
-                raise RuntimeError(f"ended before one was killed: {running[0].communicate(timeout=5)[1][-400:]}")
+            if ended := [p for p in running if p.poll() is not None]:
+                raise RuntimeError(f"ended before one was killed: {ended[0].communicate(timeout=5)[1][-400:]}")
             running[-1].send_signal(signal.SIGKILL)
             begin, said = time.monotonic(), []
             for process in running[:-1]:
                 _, text = process.communicate(timeout=30)
-                said += re.findall(r"HLX\d+", text)[-1:]
-                if process.returncode == 0 or not said:
+                numbers = re.findall(r"HLX\d+", text)
+                said += numbers[-1:]
+                if process.returncode == 0 or not numbers:
                     raise RuntimeError(f"a peer of a killed process ended with {process.returncode}: {text[-300:]}")
             self.result("seconds_to_end/killed_peer", time.monotonic() - begin, "s", 25)
             return f"the others ended within {time.monotonic() - begin:.1f} s: {' '.join(said)}"

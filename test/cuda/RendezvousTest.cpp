@@ -93,6 +93,30 @@ TEST(Rendezvous, NoOneComes) {
   EXPECT_NE(meetAll({meetingsAt(freeAddress(), 2, 200)[0]})[0].find("waited 200 ms"), std::string::npos);
 }
 
+TEST(Rendezvous, AnAddressThatDoesNotAnswer) {
+  // A listener that takes nobody drops who comes once its queue is full.
+  std::string where = freeAddress();
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(uint16_t(std::stoi(where.substr(where.rfind(':') + 1))));
+  auto *to = reinterpret_cast<sockaddr *>(&address);
+  int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  ASSERT_EQ(::bind(listener, to, sizeof(address)), 0);
+  ASSERT_EQ(::listen(listener, 0), 0);
+  int others[4];
+  for (int &other : others) {
+    other = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    ::connect(other, to, sizeof(address));
+  }
+  auto begin = std::chrono::steady_clock::now();
+  EXPECT_NE(meetAll({meetingsAt(where, 2, 500)[1]})[0].find("waited 500 ms"), std::string::npos);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  for (int other : others)
+    ::close(other);
+  ::close(listener);
+}
+
 TEST(Rendezvous, AnotherArtifactIsRefused) {
   TemporaryDirectory directory;
   std::vector<Meeting> meetings = meetingsAt("file:" + directory.file("meet"), 2, 2000);

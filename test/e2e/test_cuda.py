@@ -219,6 +219,19 @@ def test_processes_draw_the_tokens_of_local_ranks(scratch):
     assert {out for out, _ in said} == {helix.tool("helix-run", cpu, *arguments).stdout}
 
 
+def test_processes_with_other_artifacts_are_refused(scratch):
+    """Kernels are the same, what is kept where is not."""
+    running = []
+    for i, block in enumerate((4, 8)):
+        gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1, block=block)
+        command = [helix.BUILD / "bin" / "helix-run", gpu, "--prompt-ids", "1,2,3", "--comm-timeout", "10",
+                   "--process", f"{i}/2", "--rendezvous", f"file:{scratch}/other"]
+        running.append(subprocess.Popen([str(c) for c in command], env=environment(cpu), stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=250)[1] for process in running]
+    assert any("HLX4106" in text and "same artifact" in text for text in said), said
+
+
 def test_a_killed_process_ends_the_others(scratch):
     gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1)
     log = scratch / "killed.log"

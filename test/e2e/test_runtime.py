@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 
 import helix
 import numpy as np
@@ -70,6 +71,14 @@ def test_pinned_threads_do_not_change_bits(scratch):
     assert all(np.array_equal(a, b) for a, b in zip(base, other, strict=True))
     done = helix.tool("helix-run", hlx, "--prompts", prompts, "--threads", cpus + 1, "--pin", "on", check=False)
     assert done.returncode == 1 and "HLX4012" in done.stderr and f"{cpus + 1} threads" in done.stderr
+
+
+def test_threads_are_as_many_as_the_cpus_that_may_be_used(scratch):
+    hlx = artifact(scratch, "llama-tiny", 1, 1, 1)
+    one = min(os.sched_getaffinity(0))
+    done = subprocess.run([helix.BUILD / "bin" / "helix-run", hlx, "--prompt-ids", "1,2", "--tokens", "1"], text=True,
+                          capture_output=True, timeout=60, preexec_fn=lambda: os.sched_setaffinity(0, {one}))
+    assert done.returncode == 0 and "scratch of 1 thread" in done.stderr + done.stdout, done.stderr
 
 
 def greedy_reference(fixture, ids, tokens):

@@ -70,15 +70,15 @@ void addOptions(CLI::App &app, RunOptions &options, Arguments &arguments) {
       ->check(whole);
   app.add_option("--weights-root", options.session.weightsRoot,
                  "Directory that weight files are relative to (default: the artifact's)");
-  app.add_option("--threads", options.session.threads,
-                 "Threads that compute, of all ranks together, at least one each; 0: one per core, less one for each "
-                 "further stream of a rank, which has a thread of its own")
+  app.add_option(
+         "--threads", options.session.threads,
+         "Threads that compute, of all ranks together, at least one each; 0: one per CPU that this process may use")
       ->check(whole)
       ->capture_default_str();
   app.add_option(
          "--pin", arguments.pinning,
          "Whether each thread stays on a CPU of its own, those of a rank on one NUMA node, where its memory then "
-         "is; auto: on machines with several nodes")
+         "is; auto: on machines with several nodes, if there are as many threads as CPUs")
       ->check(CLI::IsMember({"auto", "on", "off"}))
       ->type_name("auto|on|off")
       ->capture_default_str();
