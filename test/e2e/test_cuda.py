@@ -178,11 +178,14 @@ def test_drawn_tokens_are_the_cpus(scratch, fixture, kvp, tpa, seed, flags):
     assert (copies > 2) == ("--top-p" in flags and 100 in flags)
 
 
+def process(gpu, cpu, i, n, meeting, arguments, **more):
+    command = [helix.BUILD / "bin" / "helix-run", gpu, *arguments, "--process", f"{i}/{n}", "--rendezvous", meeting]
+    return subprocess.Popen([str(c) for c in command], env=environment(cpu, **more), stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
 def processes(gpu, cpu, n, meeting, arguments, more=None):
-    return [subprocess.Popen([str(c) for c in (helix.BUILD / "bin" / "helix-run", gpu, *arguments(i), "--process", f"{i}/{n}",
-                                               "--rendezvous", meeting)],
-                             env=environment(cpu, **(more(i) if more else {})), stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True) for i in range(n)]
+    return [process(gpu, cpu, i, n, meeting, arguments(i), **(more(i) if more else {})) for i in range(n)]
 
 
 @pytest.mark.parametrize("kvp, tpa", [(2, 1), (2, 2)])
@@ -221,14 +224,9 @@ def test_processes_draw_the_tokens_of_local_ranks(scratch):
 
 def test_processes_with_other_artifacts_are_refused(scratch):
     """Kernels are the same, what is kept where is not."""
-    running = []
-    for i, block in enumerate((4, 8)):
-        gpu, cpu = artifacts(scratch, "llama-tiny", 2, 1, block=block)
-        command = [helix.BUILD / "bin" / "helix-run", gpu, "--prompt-ids", "1,2,3", "--comm-timeout", "10",
-                   "--process", f"{i}/2", "--rendezvous", f"file:{scratch}/other"]
-        running.append(subprocess.Popen([str(c) for c in command], env=environment(cpu), stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=250)[1] for process in running]
+    running = [process(*artifacts(scratch, "llama-tiny", 2, 1, block=block), i, 2, f"file:{scratch}/other",
+                       ["--prompt-ids", "1,2,3", "--comm-timeout", 10]) for i, block in enumerate((4, 8))]
+    said = [each.communicate(timeout=250)[1] for each in running]
     assert any("HLX4106" in text and "same artifact" in text for text in said), said
 
 

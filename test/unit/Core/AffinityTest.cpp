@@ -2,6 +2,8 @@
 #include "runtime/Core/Affinity.h"
 #include "runtime/Core/Workers.h"
 
+#include "test/unit/Core/TinyModel.h"
+
 #include "gtest/gtest.h"
 
 #include <filesystem>
@@ -25,18 +27,15 @@ Cpus allowed() {
 class Nodes {
 public:
   explicit Nodes(const std::vector<std::pair<std::string, std::string>> &lists) {
-    std::string name = (std::filesystem::temp_directory_path() / "helix-nodes-XXXXXX").string();
-    path = mkdtemp(name.data());
     for (const auto &[node, list] : lists) {
-      std::filesystem::create_directory(path / node);
-      std::ofstream(path / node / "cpulist") << list << "\n";
+      std::filesystem::create_directory(directory.file(node));
+      std::ofstream(directory.file(node) + "/cpulist") << list << "\n";
     }
   }
-  ~Nodes() { std::filesystem::remove_all(path); }
-  std::vector<Cpus> read() const { return nodesOfThread(path.string()); }
+  std::vector<Cpus> read() const { return nodesOfThread(directory.path); }
 
 private:
-  std::filesystem::path path;
+  TemporaryDirectory directory;
 };
 
 TEST(Affinity, ReadsTheNodesOfTheCpusThatThisThreadMayUse) {

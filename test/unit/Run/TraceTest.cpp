@@ -124,9 +124,8 @@ TEST_F(Trace, OfTwoStreamsShowsExchangesBesideAttention) {
   writeFile(directory.file("p.jsonl"), lines.data(), lines.size());
   std::string expected = helixRun(artifact(1, 2, 0) + options).out;
   artifact(1, 2, 3);
-  std::string command =
-      path + options + " --link-latency 0.002 --link-bandwidth 1e6 --trace-steps 3 --trace " + traceFile;
-  Result result = helixRun(command);
+  Result result =
+      helixRun(path + options + " --link-latency 0.002 --link-bandwidth 1e6 --trace-steps 3 --trace " + traceFile);
   ASSERT_EQ(result.status, 0) << result.err;
   EXPECT_EQ(result.out, expected);
   json trace = parsed(traceFile);
@@ -175,13 +174,7 @@ TEST_F(Trace, OfTwoStreamsShowsExchangesBesideAttention) {
           EXPECT_LT(endOf(attention[layer + chunk]), endOf(exchanges[layer + chunk - 1])) << "attention waited";
       EXPECT_GT(waited, 1000) << "nothing else is idle for the link";
     }
-  // Another process may have a core for a while, but not every time.
-  double shown = spans(trace)[1];
-  for (int again = 0; again < 4 && shown < 0.98; ++again) {
-    helixRun(command);
-    shown = std::max(shown, spans(parsed(traceFile))[1]);
-  }
-  EXPECT_GE(shown, 0.98);
+  EXPECT_GE(spans(trace)[1], 0.98);
 }
 
 TEST_F(Trace, OfPrefillStepsIfNothingIsDecoded) {
